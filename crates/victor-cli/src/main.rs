@@ -1,0 +1,2 @@
+//! The `victor` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Pixels, text and records: preprocessing, tokenizer, prompt templates, data sets.

@@ -1,0 +1,1 @@
+//! The Victor vision-language model: tensors only.

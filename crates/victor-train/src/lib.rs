@@ -1,0 +1,1 @@
+//! Training recipes, batches, loss and checkpoints.

@@ -1,0 +1,1 @@
+//! File formats and foreign key names: reads and writes checkpoints.

@@ -1,0 +1,1 @@
+//! The Victor engine: load a checkpoint, generate text about pictures.

@@ -1,0 +1,2 @@
+//! Captions a picture.
+fn main() {}
