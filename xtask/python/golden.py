@@ -9,7 +9,7 @@ every step with no cache.
 
     pip install -r requirements.txt
 
-    golden.py check   --cases GOLDEN                      recompute existing cases, as the proof that this script is right
+    golden.py check   --cases GOLDEN                      recompute existing cases: the proof that this script is right
     golden.py make    --out DIR --like GOLDEN --seed 7    new cases; tokenizers and templates are taken from GOLDEN
     golden.py compare CASE TRACE.safetensors              one trace against one case; exit status 1 beyond the tolerance
     golden.py run     --victor BINARY --cases DIR         trace and compare every case in DIR
@@ -20,8 +20,8 @@ good one:
 - each of the 12 greedy steps has a margin of at least 0.05 over the second best, without the stop or image tokens;
 - `transformers` and the decoder written here agree on it, and so do float32 and float64, so what is left to an
   engine is much less than the tolerance;
-- it bites: a mirrored picture, positions renumbered after the drop, a drop one layer off or registers in the wrong place
-  would each move the first logits by far more than the tolerance.
+- it bites: a mirrored picture, positions renumbered after the drop, a drop one layer off or registers in the wrong
+  place would each move the first logits by far more than the tolerance.
 
 Stages compared, by relative L2 of float32 values: `pixel_values`, `vision_features`, `projected`, `inputs_embeds`,
 `logits_prefill` (only rows that reach the head), `first_logits`; compared exactly: `input_ids`, `fastv_kept`, and the
@@ -35,6 +35,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -92,8 +93,8 @@ class Row:
     note: str = ""
 
     def json(self) -> dict:
-        error = None if self.error is None or self.error != self.error else self.error
-        return {"stage": self.stage, "relative_l2": error, "ok": self.ok, "note": self.note}
+        finite = self.error is not None and math.isfinite(self.error)
+        return {"stage": self.stage, "relative_l2": self.error if finite else None, "ok": self.ok, "note": self.note}
 
 
 def compare_stages(expected: dict, actual: dict, expected_ids: list[int], actual_ids, tolerance: float) -> list[Row]:
@@ -114,7 +115,7 @@ def compare_stages(expected: dict, actual: dict, expected_ids: list[int], actual
             rows.append(Row(name, None, wrong == 0, "equal" if wrong == 0 else f"{wrong} of {want.numel()} differ"))
         else:
             error = relative_l2(got, want)
-            rows.append(Row(name, error, error <= tolerance))
+            rows.append(Row(name, error, error <= tolerance, "" if math.isfinite(error) else "not finite"))
     unknown = set(expected) - set(FLOAT_STAGES) - set(EXACT_STAGES)
     rows.extend(Row(name, None, False, "a stage this script does not know") for name in sorted(unknown))
     if actual_ids is None:
@@ -124,7 +125,7 @@ def compare_stages(expected: dict, actual: dict, expected_ids: list[int], actual
         note = "equal"
         if not equal:
             same = 0
-            for a, b in zip(actual_ids, expected_ids):
+            for a, b in zip(actual_ids, expected_ids, strict=False):
                 if a != b:
                     break
                 same += 1
@@ -202,7 +203,9 @@ def load_model(case_dir: Path, config: dict):
     import torch
     from transformers import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 
-    cls = {"llava": LlavaForConditionalGeneration, "llava_next": LlavaNextForConditionalGeneration}.get(config["model_type"])
+    cls = {"llava": LlavaForConditionalGeneration, "llava_next": LlavaNextForConditionalGeneration}.get(
+        config["model_type"]
+    )
     if cls is None:
         raise Unsupported(f"model_type {config['model_type']}")
     disk = tensors_on_disk(case_dir)
@@ -463,14 +466,16 @@ def image_spans(ids: list[int], image_token: int, images: int, next_layout: bool
         ends = [i + 1 for i in where if i + 1 not in set(where)]
         if len(starts) != images:
             raise Unsupported("LLaVA-NeXT images side by side")
-        return [list(pair) for pair in zip(starts, ends)]
+        return [list(pair) for pair in zip(starts, ends, strict=True)]
     each = len(where) // images
     spans = [[where[i * each], where[i * each] + each] for i in range(images)]
     assert len(where) == each * images and all(where[i * each + each - 1] == spans[i][1] - 1 for i in range(images))
     return spans
 
 
-def reference(case_dir: Path, images: list[str], prompt: str, reduction: dict | None, thorough: bool = False) -> Reference:
+def reference(
+    case_dir: Path, images: list[str], prompt: str, reduction: dict | None, thorough: bool = False
+) -> Reference:
     """Everything a case has to compute. `thorough` adds the checks `make` asks for."""
     import torch
     from PIL import Image
@@ -522,7 +527,9 @@ def reference(case_dir: Path, images: list[str], prompt: str, reduction: dict | 
         checks["rounding"], wide_ids = rounding(model, inputs, stages, spans, registers, reduction, next_layout)
         checks["float64_ids"] = 0.0 if wide_ids == generated else 1.0
 
-    stages = {k: v.clone().contiguous() if k in EXACT_STAGES else v.float().clone().contiguous() for k, v in stages.items()}
+    stages = {
+        k: v.clone().contiguous() if k in EXACT_STAGES else v.float().clone().contiguous() for k, v in stages.items()
+    }
     return Reference(stages, generated, margins, text, spans, checks)
 
 
@@ -539,8 +546,13 @@ def alternatives(decoder: Decoder, seen: Plan, stages: dict, spans, registers, r
     if reduction is None or reduction["type"] != "victor" or not spans:
         return moved
     k = reduction["drop_layer"]
-    _first(moved, "no drop" if k < decoder.layers else "drop before the last layer", decoder,
-           Plan(seen.rows, seen.dropped, None if k < decoder.layers else k - 1), stages)
+    _first(
+        moved,
+        "no drop" if k < decoder.layers else "drop before the last layer",
+        decoder,
+        Plan(seen.rows, seen.dropped, None if k < decoder.layers else k - 1),
+        stages,
+    )
     if k < decoder.layers:
         _first(moved, "drop one layer late", decoder, Plan(seen.rows, seen.dropped, k + 1), stages)
         if k > 1:
@@ -620,28 +632,105 @@ KINDS = {
     "llava15-vicuna": Kind("llama", "legacy", vicuna, "float16 Hub checkpoint of LLaVA-1.5"),
     "llava15-llama3": Kind("llama3", "sharded", chatty, "two bfloat16 shards, grouped heads"),
     "llava15-two-images": Kind(
-        "llama3", "sharded", lambda q, s: f"USER: Here is one: <image>\nand another: <image>\n{q} ASSISTANT:", "two pictures", images=2
+        "llama3",
+        "sharded",
+        lambda q, s: f"USER: Here is one: <image>\nand another: <image>\n{q} ASSISTANT:",
+        "two pictures",
+        images=2,
     ),
     "llava15-mistral": Kind("mistral", "legacy", vicuna, "Mistral, system prompt before the image", system=True),
     "llava15-qwen2-tied": Kind("qwen2", "sharded", chatty, "biases, tied embeddings", tied=True),
-    "llava-dinov2-llama3": Kind("llama3", "sharded", chatty, "DINOv2 with an interpolated position table", vision="dinov2"),
-    "victor-vicuna": Kind("llama", "legacy", vicuna, "registers after a system prompt and the image", system=True, registers=(2, 3, 5, 8), drop="early"),
-    "victor-llama3-k1": Kind("llama3", "sharded", chatty, "one or few registers, image rows dropped before layer 1", registers=(1, 2), drop="first"),
+    "llava-dinov2-llama3": Kind(
+        "llama3", "sharded", chatty, "DINOv2 with an interpolated position table", vision="dinov2"
+    ),
+    "victor-vicuna": Kind(
+        "llama",
+        "legacy",
+        vicuna,
+        "registers after a system prompt and the image",
+        system=True,
+        registers=(2, 3, 5, 8),
+        drop="early",
+    ),
+    "victor-llama3-k1": Kind(
+        "llama3",
+        "sharded",
+        chatty,
+        "one or few registers, image rows dropped before layer 1",
+        registers=(1, 2),
+        drop="first",
+    ),
     "victor-two-images": Kind(
-        "mistral", "legacy", lambda q, s: f"{s} USER: Here is one: <image>\nand another: <image>\n{q} ASSISTANT:", "two pictures", images=2, system=True, registers=(1, 4, 6), drop="any"
+        "mistral",
+        "legacy",
+        lambda q, s: f"{s} USER: Here is one: <image>\nand another: <image>\n{q} ASSISTANT:",
+        "two pictures",
+        images=2,
+        system=True,
+        registers=(1, 4, 6),
+        drop="any",
     ),
     "victor-ragged": Kind(
-        "qwen2", "sharded", lambda q, s: f"<image><image>{FILLER} Now this one: <image>\n{q} ASSISTANT:", "three pictures: one first in the prompt, one right after it, one far off", images=3, registers=(2, 3, 7), drop="any"
+        "qwen2",
+        "sharded",
+        lambda q, s: f"<image><image>{FILLER} Now this one: <image>\n{q} ASSISTANT:",
+        "three pictures: one first in the prompt, one right after it, one far off",
+        images=3,
+        registers=(2, 3, 7),
+        drop="any",
     ),
     "victor-mid-prompt": Kind(
-        "llama3", "sharded", lambda q, s: f"<s>system\n{s}</s>\n<s>user\n{FILLER} Here: <image> {FILLER}\n{q}</s>\n<s>assistant\n", "image amid a long prompt, more registers than image rows, DINOv2", vision="dinov2", system=True, registers=(27, 33, 40), drop="early"
+        "llama3",
+        "sharded",
+        lambda q, s: f"<s>system\n{s}</s>\n<s>user\n{FILLER} Here: <image> {FILLER}\n{q}</s>\n<s>assistant\n",
+        "image amid a long prompt, more registers than image rows, DINOv2",
+        vision="dinov2",
+        system=True,
+        registers=(27, 33, 40),
+        drop="early",
     ),
-    "victor-nodrop": Kind("qwen2", "sharded", chatty, "k = number of layers: registers, but nothing dropped; tied", tied=True, registers=(3, 8), drop="never"),
-    "victor-image-last": Kind("llama", "legacy", lambda q, s: f"USER: {q} <image>", "nothing after the image: the last register answers", registers=(2, 5), drop="early", extra=True),
-    "victor-text-only": Kind("llama3", "sharded", lambda q, s: f"<s>user\n{FILLER} {q}</s>\n<s>assistant\n", "no picture, so no registers either", images=0, registers=(4,), drop="early", extra=True),
+    "victor-nodrop": Kind(
+        "qwen2",
+        "sharded",
+        chatty,
+        "k = number of layers: registers, but nothing dropped; tied",
+        tied=True,
+        registers=(3, 8),
+        drop="never",
+    ),
+    "victor-image-last": Kind(
+        "llama",
+        "legacy",
+        lambda q, s: f"USER: {q} <image>",
+        "nothing after the image: the last register answers",
+        registers=(2, 5),
+        drop="early",
+        extra=True,
+    ),
+    "victor-text-only": Kind(
+        "llama3",
+        "sharded",
+        lambda q, s: f"<s>user\n{FILLER} {q}</s>\n<s>assistant\n",
+        "no picture, so no registers either",
+        images=0,
+        registers=(4,),
+        drop="early",
+        extra=True,
+    ),
     "llava15-llama31": Kind("llama31", "sharded", chatty, "llama3 rope scaling", system=True, extra=True),
-    "victor-llama31": Kind("llama31", "sharded", chatty, "llama3 rope scaling with registers", system=True, registers=(3, 6), drop="any", extra=True),
-    "llava-siglip-qwen2": Kind("qwen2", "sharded", chatty, "SigLIP: no class token, exact size", vision="siglip", extra=True),
+    "victor-llama31": Kind(
+        "llama31",
+        "sharded",
+        chatty,
+        "llama3 rope scaling with registers",
+        system=True,
+        registers=(3, 6),
+        drop="any",
+        extra=True,
+    ),
+    "llava-siglip-qwen2": Kind(
+        "qwen2", "sharded", chatty, "SigLIP: no class token, exact size", vision="siglip", extra=True
+    ),
 }
 
 
@@ -701,7 +790,7 @@ def draw_text(rng, kind: Kind, image_token: int) -> dict:
     heads = kv * group
     hidden = heads * head_dim
     if kind.tower in ("llama3", "llama31", "mistral"):
-        hidden = pick(rng, 40, 48, 56, 64, 72, 96)  # head_dim is free of it
+        hidden = heads * pick(rng, *[n for n in (6, 8, 9, 12, 14) if n != head_dim])  # head_dim is free of it
     config = {
         "model_type": model_type,
         "hidden_size": hidden,
@@ -798,7 +887,9 @@ def draw(rng, kind: Kind, image_token: int) -> Drawn:
     reduction = None
     if kind.registers:
         layers = text["num_hidden_layers"]
-        k = {"first": 1, "never": layers, "early": int(rng.integers(2, 4)), "any": int(rng.integers(1, layers))}[kind.drop]
+        k = {"first": 1, "never": layers, "early": int(rng.integers(2, 4)), "any": int(rng.integers(1, layers))}[
+            kind.drop
+        ]
         reduction = {"type": "victor", "num_registers": int(pick(rng, *kind.registers)), "drop_layer": k}
         config["visual_token_reduction"] = reduction
     prompt = kind.prompt(pick(rng, *QUESTIONS), pick(rng, *SYSTEM) if kind.system else "")
@@ -925,7 +1016,13 @@ def write_processor(folder: Path, like: Path, drawn: Drawn) -> None:
 def judge(case: Reference, forbidden: set[int]) -> None:
     """Raises Rejected unless the case is a good one."""
     checks = case.checks
-    for name, limit in [("pixels", 1e-6), ("decoder", MAX_ROUNDING), ("uncached", 0), ("float64_ids", 0), ("rounding", MAX_ROUNDING)]:
+    for name, limit in [
+        ("pixels", 1e-6),
+        ("decoder", MAX_ROUNDING),
+        ("uncached", 0),
+        ("float64_ids", 0),
+        ("rounding", MAX_ROUNDING),
+    ]:
         if checks.get(name, 0) > limit:
             raise Rejected(f"{name} {checks[name]:.2g}")
     if len(case.ids) != STEPS or forbidden & set(case.ids):
@@ -990,7 +1087,9 @@ def make_case(name: str, kind: Kind, seed: int, like: Path, out: Path, force: bo
         work.rename(final)
         return final, case, attempt + 1
     shutil.rmtree(work)
-    raise SystemExit(f"{name}: no good case in {MAX_ATTEMPTS} attempts; the last were rejected for: {'; '.join(why[-5:])}")
+    raise SystemExit(
+        f"{name}: no good case in {MAX_ATTEMPTS} attempts; the last were rejected for: {'; '.join(why[-5:])}"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1008,8 +1107,16 @@ def case_folders(root: Path, patterns: list[str] | None) -> list[Path]:
 
 def print_table(results: list[dict], stages: list[str]) -> None:
     """One line a case; a column a stage."""
-    short = {"pixel_values": "pixels", "vision_features": "vision", "inputs_embeds": "embeds", "logits_prefill": "prefill",
-             "first_logits": "first", "input_ids": "input ids", "fastv_kept": "kept", "generated_ids": "ids"}
+    short = {
+        "pixel_values": "pixels",
+        "vision_features": "vision",
+        "inputs_embeds": "embeds",
+        "logits_prefill": "prefill",
+        "first_logits": "first",
+        "input_ids": "input ids",
+        "fastv_kept": "kept",
+        "generated_ids": "ids",
+    }
     width = max([len(r["case"]) for r in results] + [4])
     shown = [s for s in stages if any(row["stage"] == s for r in results for row in r["stages"])]
     print(f"{'case':{width}} " + " ".join(f"{short.get(s, s):>9}" for s in shown) + "  result")
@@ -1020,7 +1127,7 @@ def print_table(results: list[dict], stages: list[str]) -> None:
             if row is None:
                 cells.append("–")
             elif row["relative_l2"] is not None:
-                cells.append(f"{row['relative_l2']:.1e}")
+                cells.append(f"{row['relative_l2']:.1e}{'' if row['ok'] else '!'}")
             else:
                 cells.append(("equal" if stage in (*EXACT_STAGES, "generated_ids") else "ok") if row["ok"] else "FAIL")
         print(f"{r['case']:{width}} " + " ".join(f"{c:>9}" for c in cells) + f"  {r['result']}")
@@ -1038,7 +1145,9 @@ def command_make(args) -> int:
         print("make needs --out and --like", file=sys.stderr)
         return 2
     patterns = args.cases
-    chosen = [n for n, k in KINDS.items() if (any(fnmatch.fnmatch(n, p) for p in patterns) if patterns else not k.extra)]
+    chosen = [
+        n for n, k in KINDS.items() if (any(fnmatch.fnmatch(n, p) for p in patterns) if patterns else not k.extra)
+    ]
     if not chosen:
         print("no such kind; see --list", file=sys.stderr)
         return 2
@@ -1049,7 +1158,8 @@ def command_make(args) -> int:
         bite = min(case.checks["alternatives"].values(), default=float("nan"))
         print(
             f"{folder.name:32} rows {len(case.stages['input_ids']):4}  margin {min(case.margins):.3f}  float64 "
-            f"{case.checks['rounding']:.1e}  own decoder {case.checks['decoder']:.1e}  least bite {bite:.1e}  attempts {attempts}",
+            f"{case.checks['rounding']:.1e}  own decoder {case.checks['decoder']:.1e}  least bite {bite:.1e}  "
+            f"attempts {attempts}",
             flush=True,
         )
     return 0
@@ -1074,11 +1184,18 @@ def command_check(args) -> int:
         good = all(r.ok for r in rows) and mine.text == case["expected_text"] and mine.spans == case["image_spans"]
         good = good and mine.checks["decoder"] <= args.tolerance and mine.checks.get("uncached", 0) == 0
         good = good and mine.checks.get("pixels", 0) <= 1e-6
-        results.append({
-            "case": folder.name, "stages": [r.json() for r in rows], "result": "ok" if good else "FAIL",
-            "own_decoder": mine.checks["decoder"], "least_margin": min(mine.margins), "text": mine.text == case["expected_text"],
-            "spans": mine.spans == case["image_spans"], "pixels": mine.checks.get("pixels"),
-        })
+        results.append(
+            {
+                "case": folder.name,
+                "stages": [r.json() for r in rows],
+                "result": "ok" if good else "FAIL",
+                "own_decoder": mine.checks["decoder"],
+                "least_margin": min(mine.margins),
+                "text": mine.text == case["expected_text"],
+                "spans": mine.spans == case["image_spans"],
+                "pixels": mine.checks.get("pixels"),
+            }
+        )
     if args.json:
         print(json.dumps(results, indent=1))
     else:
@@ -1090,7 +1207,12 @@ def command_compare(args) -> int:
     rows = compare_trace(args.case, args.trace, args.tolerance)
     good = all(row.ok for row in rows)
     if args.json:
-        print(json.dumps({"case": args.case.name, "ok": good, "tolerance": args.tolerance, "stages": [r.json() for r in rows]}, indent=1))
+        print(
+            json.dumps(
+                {"case": args.case.name, "ok": good, "tolerance": args.tolerance, "stages": [r.json() for r in rows]},
+                indent=1,
+            )
+        )
     else:
         print(f"{args.case.name}: {'ok' if good else 'FAIL'} (tolerance {args.tolerance:g})")
         print_rows(rows)
@@ -1104,7 +1226,7 @@ def run_victor(args, folder: Path, trace: Path) -> tuple[str, float]:
     for image in case["images"]:
         command += ["--image", str(folder / image)]
     command += ["--prompt", case["prompt"], "--max-new-tokens", str(len(case["expected_ids"]))]
-    command += ["--device", args.device, "--out", str(trace), *args.victor_args]
+    command += ["--device", args.device, "--out", str(trace), *args.victor_arg]
     started = time.monotonic()
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=args.timeout)
@@ -1140,12 +1262,31 @@ def command_run(args) -> int:
                     problem = f"unreadable trace: {error}"
             good = not problem and all(row.ok for row in rows)
             result = "ok" if good else "FAIL" + (f": {problem}" if problem else "")
-            results.append({"case": folder.name, "ok": good, "problem": problem, "seconds": round(seconds, 3),
-                            "stages": [r.json() for r in rows], "result": result, "rows": rows})
+            results.append(
+                {
+                    "case": folder.name,
+                    "ok": good,
+                    "problem": problem,
+                    "seconds": round(seconds, 3),
+                    "stages": [r.json() for r in rows],
+                    "result": result,
+                    "rows": rows,
+                }
+            )
     passed = sum(r["ok"] for r in results)
     if args.json:
-        print(json.dumps({"passed": passed, "of": len(results), "tolerance": args.tolerance, "device": args.device,
-                          "cases": [{k: v for k, v in r.items() if k not in ("rows", "result")} for r in results]}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "passed": passed,
+                    "of": len(results),
+                    "tolerance": args.tolerance,
+                    "device": args.device,
+                    "cases": [{k: v for k, v in r.items() if k not in ("rows", "result")} for r in results],
+                },
+                indent=1,
+            )
+        )
     else:
         print_table(results, ALL_STAGES)
         for r in results:
@@ -1162,9 +1303,13 @@ def main() -> int:
 
     make = commands.add_parser("make", help="make unseen cases")
     make.add_argument("--out", type=Path, help="folder to put the cases in")
-    make.add_argument("--like", type=Path, help="folder of model cases: tokenizers, templates and processors come from there")
+    make.add_argument(
+        "--like", type=Path, help="folder of model cases: tokenizers, templates and processors come from there"
+    )
     make.add_argument("--seed", type=int, default=0)
-    make.add_argument("--cases", nargs="*", metavar="KIND", help="kinds to make, `*` allowed (default: all but the extra ones)")
+    make.add_argument(
+        "--cases", nargs="*", metavar="KIND", help="kinds to make, `*` allowed (default: all but the extra ones)"
+    )
     make.add_argument("--list", action="store_true", help="name the kinds")
     make.add_argument("--force", action="store_true", help="replace cases that exist")
     make.set_defaults(run=command_make)
@@ -1184,7 +1329,9 @@ def main() -> int:
     run.add_argument("--device", default="cpu")
     run.add_argument("--keep", type=Path, help="folder to keep the traces in")
     run.add_argument("--timeout", type=float, default=600, help="seconds a case may take")
-    run.add_argument("--victor-args", nargs="*", default=[], help="further words for `victor trace`, e.g. --victor-args=--dtype=f32")
+    run.add_argument(
+        "--victor-arg", action="append", default=[], help="a further word for `victor trace`: --victor-arg=--dtype=f32"
+    )
     run.set_defaults(run=command_run)
 
     for sub in (make, check):
@@ -1192,7 +1339,9 @@ def main() -> int:
     for sub in (check, run):
         sub.add_argument("--filter", nargs="*", metavar="NAME", help="only these cases, `*` allowed")
     for sub in (check, compare, run):
-        sub.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"largest relative L2 (default {TOLERANCE:g})")
+        sub.add_argument(
+            "--tolerance", type=float, default=TOLERANCE, help=f"largest relative L2 (default {TOLERANCE:g})"
+        )
         sub.add_argument("--json", action="store_true")
     args = parser.parse_args()
     return args.run(args)
