@@ -1179,6 +1179,9 @@ def command_check(args) -> int:
         except Unsupported as why:
             results.append({"case": folder.name, "stages": [], "result": f"skipped: {why}"})
             continue
+        except RuntimeError as why:
+            results.append({"case": folder.name, "stages": [], "result": f"FAIL: {why}"})
+            continue
         expected = load_file(folder / "expected.safetensors")
         rows = compare_stages(expected, mine.stages, case["expected_ids"], mine.ids, args.tolerance)
         good = all(r.ok for r in rows) and mine.text == case["expected_text"] and mine.spans == case["image_spans"]
@@ -1200,7 +1203,7 @@ def command_check(args) -> int:
         print(json.dumps(results, indent=1))
     else:
         print_table(results, ALL_STAGES)
-    return 1 if any(r["result"] == "FAIL" for r in results) else 0
+    return 1 if any(r["result"].startswith("FAIL") for r in results) else 0
 
 
 def command_compare(args) -> int:
