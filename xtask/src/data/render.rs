@@ -207,11 +207,8 @@ mod tests {
     fn a_plain_look_copies_the_picture() {
         let canvas = drawn(&Look::plain(8));
         assert_eq!(canvas.get_pixel(0, 0).0, [255; 3]);
-        assert_eq!(
-            canvas.get_pixel(4, 8).0,
-            [254, 0, 0].map(|c| if c == 254 { 255 } else { c })
-        );
-        assert_eq!(canvas.get_pixel(11, 8).0[0], 0);
+        assert!(canvas.get_pixel(4, 8).0[2] < 3 && canvas.get_pixel(4, 8).0[0] > 252);
+        assert!(canvas.get_pixel(11, 8).0[0] < 3 && canvas.get_pixel(11, 8).0[2] > 252);
         assert_eq!(canvas.get_pixel(12, 8).0, [255; 3]);
     }
 
