@@ -5,6 +5,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::RecordProblem;
+
 /// Why pixels, text or records could not be prepared.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -27,7 +29,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// A file is not the JSON it should be.
-    #[error("{}: not valid JSON for {expected}: {source}", path.display())]
+    #[error("{}: not valid JSON; expected {expected}", path.display())]
     ParseJson {
         /// The file.
         path: PathBuf,
@@ -65,7 +67,7 @@ pub enum DataError {
     },
     /// The picture's format is known and its content is not valid.
     #[error(
-        "{name}: the picture is damaged or of an unsupported kind; save it as an ordinary PNG or JPEG: {source}"
+        "{name}: the picture is damaged or of an unsupported kind; save it as an ordinary PNG or JPEG"
     )]
     CorruptImage {
         /// The picture's file or given name.
@@ -205,7 +207,7 @@ pub enum DataError {
         available: &'static [&'static str],
     },
     /// The template is not valid Jinja.
-    #[error("{origin}: the chat template does not compile: {source}")]
+    #[error("{origin}: the chat template does not compile")]
     CompileTemplate {
         /// The file or built-in name.
         origin: String,
@@ -214,7 +216,7 @@ pub enum DataError {
         source: minijinja::Error,
     },
     /// The template failed on these messages.
-    #[error("{origin}: the chat template failed on {messages} messages: {source}")]
+    #[error("{origin}: the chat template failed on {messages} messages")]
     RenderTemplate {
         /// The file or built-in name.
         origin: String,
@@ -260,7 +262,6 @@ pub enum DataError {
         /// Its id, or `?` where it has none.
         id: String,
         /// What is wrong.
-        #[source]
-        reason: crate::RecordProblem,
+        reason: RecordProblem,
     },
 }
