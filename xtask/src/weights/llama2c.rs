@@ -49,7 +49,7 @@ fn model(reader: &mut Reader<'_>) -> Result<(Header, Tensors)> {
     let hidden = header.hidden_size;
     let heads = header.num_attention_heads;
     ensure!(
-        heads > 0 && hidden % (2 * heads) == 0,
+        heads > 0 && hidden.is_multiple_of(2 * heads),
         "{heads} heads do not divide {hidden} into even parts"
     );
     let keys = header.num_key_value_heads * header.head_dim();
@@ -107,22 +107,18 @@ fn tokenizer(reader: &mut Reader<'_>, size: usize) -> Result<Vocabulary> {
     for id in 0..size {
         let score = reader.float()?;
         let length = reader.size()?;
-        // Its writer puts a space for SentencePiece's mark of one, and spells out the bytes.
+        let bytes = reader.bytes(length)?;
+        // What the file holds is what a piece prints: bytes for themselves, a space for a word's mark.
         let piece = match id {
             0 => "<unk>".to_owned(),
             1 => "<s>".to_owned(),
             2 => "</s>".to_owned(),
             3..=258 => format!("<0x{:02X}>", id - 3),
-            _ => String::new(),
+            _ => std::str::from_utf8(bytes)
+                .with_context(|| format!("piece {id}"))?
+                .replace(' ', "\u{2581}"),
         };
-        let bytes = reader.bytes(length)?;
-        let spelt = if piece.is_empty() {
-            let text = std::str::from_utf8(bytes).with_context(|| format!("piece {id}"))?;
-            text.replace(' ', "\u{2581}")
-        } else {
-            piece
-        };
-        vocabulary.push(spelt, score);
+        vocabulary.push(piece, score);
     }
     Ok(vocabulary)
 }

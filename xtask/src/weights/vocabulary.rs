@@ -178,8 +178,8 @@ mod tests {
 
     #[test]
     fn merges_follow_the_scores_and_then_the_ids() {
-        let merges = tiny().merges();
+        let vocabulary = tiny();
         let expected = [["i", "n"], ["t", "h"], ["th", "e"], ["\u{e9}", "t"]];
-        assert_eq!(merges, expected);
+        assert_eq!(vocabulary.merges(), expected);
     }
 }
