@@ -12,7 +12,7 @@ use super::vocabulary::Vocabulary;
 /// The text that stands for a picture in a prompt.
 pub(super) const IMAGE_TOKEN: &str = "<image>";
 
-/// What [`write`] writes.
+/// The files of a tokenizer, in the order [`write()`] takes them.
 pub(super) const FILES: [&str; 3] = [
     "tokenizer.json",
     "tokenizer_config.json",
