@@ -33,7 +33,7 @@ pub(crate) struct Args {
 enum Target {
     /// The vision tower: the first eleven layers of a DINOv2 ViT-S/14, from an ONNX file.
     Dinov2(dinov2::Dinov2),
-    /// The language model: llama2.c's stories15M over the head of its vocabulary.
+    /// The language model: llama2.c's stories15M over the pieces it was trained on.
     Stories15m(stories15m::Stories15m),
     /// Both in one LLaVA directory, without a projector: what training starts from.
     Base(base::Base),

@@ -1,4 +1,4 @@
-//! A SentencePiece BPE vocabulary, and its head: the first merges and the characters they are made of.
+//! A SentencePiece BPE vocabulary, and its cut to the pieces that matter and those they are merged from.
 //!
 //! Llama's order is assumed: three specials, 256 bytes, the merges by rank, single characters.
 
@@ -8,6 +8,9 @@ use anyhow::{Result, ensure};
 
 /// `<unk>`, `<s>`, `</s>` and the 256 bytes, which are never merged.
 const RESERVED: usize = 3 + 256;
+
+/// What a piece has for a space.
+const SPACE: &str = "\u{2581}";
 
 /// Pieces in the order of their ids, with their scores: the higher, the earlier they are merged.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,48 +40,60 @@ impl Vocabulary {
         selected
     }
 
-    /// The ids, ascending, of the at most `size` pieces to keep: specials and bytes, printable ASCII, as
-    /// many merges in the order of their ids as fit with the characters in them, and where room is left
-    /// over, more characters. A text is then merged as before up to the first merge that is gone.
+    /// The ids, ascending, of the at most `size` pieces to keep: specials and bytes, printable ASCII, then
+    /// pieces from the highest `evidence` down, each with all that it is merged from; one for which there
+    /// is no room is passed over. A text that is made of kept pieces is then cut into them as before.
     ///
     /// # Errors
-    /// When `size` has no room for a merge, or a kept piece cannot be merged from two kept ones.
-    pub(super) fn head(&self, size: usize) -> Result<Vec<usize>> {
-        let (characters, merges): (Vec<usize>, Vec<usize>) =
-            (RESERVED..self.pieces.len()).partition(|&id| is_character(&self.pieces[id]));
-        let of_character: HashMap<&str, usize> = characters
-            .iter()
-            .map(|&id| (self.pieces[id].as_str(), id))
-            .collect();
-        let id_of = |character: char| {
-            of_character
-                .get(character.encode_utf8(&mut [0; 4]) as &str)
-                .copied()
-        };
-
+    /// When `size` has no room for a merge, or merging never leads to a piece.
+    pub(super) fn cut(&self, evidence: &[f32], size: usize) -> Result<Vec<usize>> {
+        ensure!(
+            evidence.len() == self.pieces.len(),
+            "evidence for {} pieces, of {}",
+            evidence.len(),
+            self.pieces.len()
+        );
+        let ids = self.ids();
+        let mergeable = RESERVED..self.pieces.len();
         let mut kept: BTreeSet<usize> = (0..RESERVED).collect();
-        kept.extend(('!'..='~').chain(['\u{2581}']).filter_map(id_of));
-        let mut count = 0;
-        for id in merges {
-            let mut grown: BTreeSet<usize> = self.pieces[id].chars().filter_map(id_of).collect();
-            grown.insert(id);
-            let new = grown.difference(&kept).count();
-            if kept.len() + new > size {
-                break;
-            }
-            kept.append(&mut grown);
-            count += 1;
-        }
-        ensure!(count > 0, "a vocabulary of {size} has no room for merges");
-        for id in characters {
-            if kept.len() < size {
-                kept.insert(id);
-            }
-        }
+        kept.extend(mergeable.clone().filter(|&id| is_basic(&self.pieces[id])));
+        ensure!(
+            kept.len() < size,
+            "a vocabulary of {size} has no room for merges"
+        );
 
-        let kept: Vec<usize> = kept.into_iter().collect();
-        self.select(&kept).check_closed()?;
-        Ok(kept)
+        let mut ranked: Vec<usize> = mergeable.collect();
+        ranked.sort_by(|&a, &b| evidence[b].total_cmp(&evidence[a]));
+        for id in ranked {
+            let mut path = self.path(id, &ids)?;
+            if kept.union(&path).count() <= size {
+                kept.append(&mut path);
+            }
+        }
+        Ok(kept.into_iter().collect())
+    }
+
+    /// What merging goes through, from its characters, until it has made a piece: that piece too.
+    fn path(&self, id: usize, ids: &HashMap<&str, usize>) -> Result<BTreeSet<usize>> {
+        let piece = self.pieces[id].as_str();
+        let id_of = |from: usize, to: usize| ids.get(&piece[from..to]).copied();
+        let starts = piece.char_indices().map(|(at, _)| at);
+        let mut bounds: Vec<usize> = starts.chain([piece.len()]).collect();
+        let characters = bounds.windows(2).filter_map(|span| id_of(span[0], span[1]));
+        let mut path: BTreeSet<usize> = characters.collect();
+
+        while let Some((bound, merged)) = bounds
+            .windows(3)
+            .zip(1..)
+            .filter_map(|(span, bound)| Some((bound, id_of(span[0], span[2])?)))
+            // The first of the best, as in SentencePiece.
+            .min_by(|(_, a), (_, b)| self.scores[*b].total_cmp(&self.scores[*a]))
+        {
+            bounds.remove(bound);
+            path.insert(merged);
+        }
+        ensure!(path.contains(&id), "merging never leads to {piece:?}");
+        Ok(path)
     }
 
     /// The merges of a Hugging Face BPE, first to last: every way to split a piece into two pieces, by the
@@ -93,17 +108,6 @@ impl Vocabulary {
             .collect()
     }
 
-    fn check_closed(&self) -> Result<()> {
-        let ids = self.ids();
-        for piece in &self.pieces[RESERVED..] {
-            ensure!(
-                is_character(piece) || !splits(piece, &ids).is_empty(),
-                "no two pieces kept make {piece:?}"
-            );
-        }
-        Ok(())
-    }
-
     /// Ids of what can be part of a merge.
     fn ids(&self) -> HashMap<&str, usize> {
         let mergeable = self.pieces.iter().enumerate().skip(RESERVED);
@@ -111,8 +115,9 @@ impl Vocabulary {
     }
 }
 
-fn is_character(piece: &str) -> bool {
-    piece.chars().count() == 1
+/// Whether it is a space or one character of printable ASCII.
+fn is_basic(piece: &str) -> bool {
+    piece == SPACE || matches!(piece.as_bytes(), [b'!'..=b'~'])
 }
 
 /// The pairs of pieces that make `piece`, in the order of their ids.
@@ -133,47 +138,83 @@ fn splits<'a>(piece: &'a str, ids: &HashMap<&str, usize>) -> Vec<[&'a str; 2]> {
 mod tests {
     use super::*;
 
-    /// Specials and bytes, four merges, then their five characters and a rarer one.
+    const PIECES: [&str; 11] = [
+        "in", "th", "the", "\u{e9}t", "t", "h", "e", "i", "n", "\u{e9}", "\u{e0}",
+    ];
+
+    /// Specials and bytes, four merges, then their six characters and another.
     fn tiny() -> Vocabulary {
         let mut vocabulary = Vocabulary::default();
         for id in 0..RESERVED {
             vocabulary.push(format!("<{id}>"), 0.0);
         }
-        let pieces = [
-            "in", "th", "the", "\u{e9}t", "t", "h", "e", "i", "n", "\u{e9}", "\u{e0}",
-        ];
-        for (rank, piece) in pieces.into_iter().enumerate() {
+        for (rank, piece) in PIECES.into_iter().enumerate() {
             vocabulary.push(piece.to_owned(), -(rank as f32));
         }
         vocabulary
     }
 
-    fn kept(size: usize) -> Result<Vec<String>> {
+    /// What is kept beside the reserved pieces when these are known, the best known first.
+    fn kept(known: &[&str], count: usize) -> Result<Vec<String>> {
         let vocabulary = tiny();
-        let ids = vocabulary.head(size)?;
-        assert!(ids.len() <= size);
+        let evidence: Vec<f32> = vocabulary
+            .pieces()
+            .iter()
+            .map(|piece| known.iter().rev().position(|known| known == piece))
+            .map(|place| place.map_or(0.0, |place| 1.0 + place as f32))
+            .collect();
+        let ids = vocabulary.cut(&evidence, RESERVED + count)?;
+        assert!(ids.len() <= RESERVED + count);
         Ok(vocabulary.select(&ids).pieces[RESERVED..].to_vec())
     }
 
     #[test]
-    fn a_head_is_closed_under_merging() -> Result<()> {
+    fn a_cut_is_closed_under_merging() -> Result<()> {
         let letters = ["t", "h", "e", "i", "n"];
-        assert_eq!(kept(RESERVED + 7)?, [&["in", "th"][..], &letters].concat());
-        // The fourth merge needs a character of its own, for which there is no room; a rarer one fits.
-        assert_eq!(
-            kept(RESERVED + 9)?,
-            [&["in", "th", "the"][..], &letters, &["\u{e9}"]].concat()
-        );
-        assert_eq!(kept(RESERVED + 100)?, tiny().pieces[RESERVED..]);
-        assert!(kept(RESERVED + 5).is_err());
+        // Not the earlier "in", but what leads to "the", in the order of the ids.
+        assert_eq!(kept(&["the"], 7)?, [&["th", "the"][..], &letters].concat());
+        assert_eq!(kept(&[], 100)?, PIECES);
         Ok(())
     }
 
     #[test]
-    fn a_piece_that_cannot_be_merged_is_refused() {
+    fn a_cut_takes_the_best_known_first() -> Result<()> {
+        let letters = ["t", "h", "e", "i", "n"];
+        assert_eq!(kept(&["in", "the"], 6)?, [&["in"][..], &letters].concat());
+        // There is no room for "the" with what leads to it, but there is for a character.
+        assert_eq!(
+            kept(&["in", "the", "\u{e0}"], 7)?,
+            [&["in"][..], &letters, &["\u{e0}"]].concat()
+        );
+        assert_eq!(
+            kept(&["\u{e9}t", "in"], 7)?,
+            [&["\u{e9}t"][..], &letters, &["\u{e9}"]].concat()
+        );
+        assert!(kept(&["in"], 5).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_path_follows_the_scores() -> Result<()> {
+        let mut vocabulary = tiny();
+        vocabulary.push("hin".to_owned(), -20.0);
+        vocabulary.push("thin".to_owned(), -21.0);
+        let ids = vocabulary.ids();
+        let path = vocabulary.path(ids["thin"], &ids)?;
+        let pieces = path.into_iter().map(|id| vocabulary.pieces[id].as_str());
+        // "th" and "in" are merged before "hin" could be.
+        let expected = ["in", "th", "t", "h", "i", "n", "thin"];
+        assert_eq!(pieces.collect::<Vec<_>>(), expected);
+        assert!(vocabulary.path(ids["hin"], &ids).is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn a_piece_that_merging_never_makes_is_refused() {
         let mut vocabulary = tiny();
         vocabulary.push("xyz".to_owned(), -20.0);
-        assert!(vocabulary.head(RESERVED + 100).is_err());
+        let evidence = vec![0.0; vocabulary.pieces.len()];
+        assert!(vocabulary.cut(&evidence, RESERVED + 100).is_err());
     }
 
     #[test]
