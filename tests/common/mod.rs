@@ -5,7 +5,7 @@ use victor::Device;
 
 /// The devices these tests run on: all that are compiled in, or those of `VICTOR_TEST_DEVICES`
 /// (comma-separated).
-pub fn devices() -> Vec<Device> {
+pub(crate) fn devices() -> Vec<Device> {
     match std::env::var("VICTOR_TEST_DEVICES") {
         Ok(names) => names
             .split(',')
@@ -20,6 +20,6 @@ pub fn devices() -> Vec<Device> {
 
 /// The folder of the reference cases.
 #[allow(dead_code, reason = "not every test reads the cases")]
-pub fn golden() -> PathBuf {
+pub(crate) fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
