@@ -1,2 +1,26 @@
-//! Chores.
-fn main() {}
+//! Chores of the workspace, run as `cargo xtask COMMAND`; nothing here is part of the engine.
+
+mod data;
+mod packages;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "Chores of the Victor workspace")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build a data set from public packages.
+    #[command(subcommand)]
+    Data(data::Data),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Data(data) => data.run(),
+    }
+}

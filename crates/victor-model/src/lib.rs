@@ -11,6 +11,7 @@ pub mod cost;
 mod decoder;
 mod layers;
 mod layout;
+pub mod parameters;
 mod projector;
 mod rope;
 mod vision;

@@ -1,0 +1,92 @@
+//! Parameters of every part, counted from a config without allocating any.
+
+use crate::config::{ProjectorConfig, VisionFamily, VlmConfig};
+
+/// A part of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The vision tower, up to the selected layer.
+    VisionTower,
+    /// The projector.
+    Projector,
+    /// The visual registers.
+    Registers,
+    /// The decoder, embedding and head included.
+    Decoder,
+}
+
+impl Part {
+    /// All parts in the order of the computation.
+    pub const ALL: [Part; 4] = [
+        Part::VisionTower,
+        Part::Projector,
+        Part::Registers,
+        Part::Decoder,
+    ];
+
+    /// The module's name, which begins the names of its tensors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::VisionTower => "vision_tower",
+            Part::Projector => "multi_modal_projector",
+            Part::Registers => "visual_registers",
+            Part::Decoder => "language_model",
+        }
+    }
+}
+
+/// Parameters of a part.
+pub fn part_parameters(config: &VlmConfig, part: Part) -> usize {
+    let hidden = config.text_config.hidden_size;
+    match part {
+        Part::VisionTower => vision_tower(config),
+        Part::Registers => config.num_registers() * hidden,
+        Part::Decoder => decoder(config),
+        Part::Projector => {
+            let vision = config.vision_config.hidden_size;
+            match config.projector {
+                ProjectorConfig::Linear { bias } => linear(vision, hidden, bias),
+                ProjectorConfig::Mlp { bias, .. } => {
+                    linear(vision, hidden, bias) + linear(hidden, hidden, bias)
+                }
+            }
+        }
+    }
+}
+
+fn linear(input: usize, output: usize, bias: bool) -> usize {
+    input * output + if bias { output } else { 0 }
+}
+
+fn vision_tower(config: &VlmConfig) -> usize {
+    let vision = &config.vision_config;
+    let (width, wide) = (vision.hidden_size, vision.intermediate_size);
+    let dinov2 = vision.family == VisionFamily::Dinov2;
+    let patch = vision.num_channels * vision.patch_size * vision.patch_size;
+    let embeddings = width + linear(patch, width, dinov2) + (vision.num_patches() + 1) * width;
+    let norm = 2 * width;
+    let scale = if dinov2 { width } else { 0 };
+    let layer = 4 * linear(width, width, true)
+        + linear(width, wide, true)
+        + linear(wide, width, true)
+        + 2 * (norm + scale);
+    embeddings + if dinov2 { 0 } else { norm } + config.vision_layers() * layer
+}
+
+fn decoder(config: &VlmConfig) -> usize {
+    let text = &config.text_config;
+    let (width, wide) = (text.hidden_size, text.intermediate_size);
+    let queries = text.num_attention_heads * text.head_dim;
+    let keys = text.num_key_value_heads * text.head_dim;
+    let attention = linear(width, queries, text.qkv_bias)
+        + 2 * linear(width, keys, text.qkv_bias)
+        + linear(queries, width, text.output_bias);
+    let mlp = 2 * linear(width, wide, text.mlp_bias) + linear(wide, width, text.mlp_bias);
+    let layer = attention + mlp + 2 * width;
+    let head = if text.tie_word_embeddings {
+        0
+    } else {
+        text.vocab_size * width
+    };
+    text.vocab_size * width + text.num_hidden_layers * layer + width + head
+}

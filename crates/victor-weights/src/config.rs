@@ -1,0 +1,409 @@
+//! Reads a Hub `config.json` and fills in what it leaves out.
+
+use crate::WeightsError;
+use crate::hf_defaults;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+use victor_model::{
+    Activation, ProjectorConfig, ReductionConfig, RopeConfig, RopeScaling, TextConfig,
+    VisionConfig, VisionFamily, VisionSelect, VlmConfig,
+};
+
+/// Reads `config.json` of a checkpoint folder.
+///
+/// # Errors
+/// If the file is missing, is not JSON, or describes a model this engine does not build.
+pub fn read_config(dir: &Path) -> Result<VlmConfig, WeightsError> {
+    let path = dir.join("config.json");
+    if !path.is_file() {
+        return Err(WeightsError::NoCheckpoint { path: dir.into() });
+    }
+    let text = std::fs::read_to_string(&path).map_err(WeightsError::io(&path))?;
+    let value = serde_json::from_str(&text).map_err(|source| WeightsError::Json {
+        path: path.clone(),
+        source,
+    })?;
+    parse_config(&value, &path)
+}
+
+/// Reads a parsed config; `path` is named in errors.
+///
+/// # Errors
+/// If it describes a model this engine does not build.
+pub fn parse_config(config: &Value, path: &Path) -> Result<VlmConfig, WeightsError> {
+    let root = Section::new(path, "", config)?;
+    let model_type = root.text("model_type", None)?;
+    if model_type != "llava" {
+        return Err(root.error("model_type", "llava"));
+    }
+    let text = root.section("text_config", Value::Object(Map::new()))?;
+    let vision = root.section("vision_config", hf_defaults::llava_vision())?;
+    let text_config = text_config(text, &root)?;
+    let vision_config = vision_config(vision)?;
+    let vision_feature_layer = root.integer("vision_feature_layer", Some(-2))?;
+    let states = vision_config.num_hidden_layers as i64 + 1;
+    if vision_feature_layer >= states || vision_feature_layer < -states {
+        return Err(root.error(
+            "vision_feature_layer",
+            "a hidden state the vision tower has",
+        ));
+    }
+    let visual_token_reduction = reduction(&root, &text_config)?;
+    let image_token = match root.get("image_token_index") {
+        Some(_) => "image_token_index",
+        None => "image_token_id",
+    };
+    Ok(VlmConfig {
+        vision_feature_layer,
+        vision_feature_select_strategy: match root
+            .text("vision_feature_select_strategy", Some("default"))?
+        {
+            "default" => VisionSelect::Default,
+            "full" => VisionSelect::Full,
+            _ => return Err(root.error("vision_feature_select_strategy", "default or full")),
+        },
+        image_token_index: root.integer(image_token, Some(32000))? as u32,
+        projector: projector(&root)?,
+        vision_config,
+        text_config,
+        visual_token_reduction,
+    })
+}
+
+fn projector(root: &Section) -> Result<ProjectorConfig, WeightsError> {
+    let bias = root.boolean("multimodal_projector_bias", true)?;
+    match root.text("mm_projector_type", Some("mlp2x_gelu"))? {
+        "linear" => Ok(ProjectorConfig::Linear { bias }),
+        "mlp2x_gelu" => Ok(ProjectorConfig::Mlp {
+            activation: activation(root, "projector_hidden_act", "gelu")?,
+            bias,
+        }),
+        _ => Err(root.error("mm_projector_type", "mlp2x_gelu or linear")),
+    }
+}
+
+fn reduction(root: &Section, text: &TextConfig) -> Result<Option<ReductionConfig>, WeightsError> {
+    let Some(value) = root.get("visual_token_reduction") else {
+        return Ok(None);
+    };
+    let section = Section::new(root.path, "visual_token_reduction", value)?;
+    match section.text("type", None)? {
+        "none" => return Ok(None),
+        "victor" => {}
+        _ => return Err(section.error("type", "victor or none")),
+    }
+    let positions = match section.get("positions") {
+        Some(value) => serde_json::from_value(value.clone())
+            .map_err(|_| section.error("positions", "original or compact"))?,
+        None => Default::default(),
+    };
+    let reduction = ReductionConfig {
+        num_registers: section.natural("num_registers", None)?,
+        drop_layer: section.size("drop_layer", None)?,
+        positions,
+    };
+    if reduction.drop_layer > text.num_hidden_layers {
+        let layers = format!(
+            "1 to {} (the number of layers: never drops)",
+            text.num_hidden_layers
+        );
+        return Err(section.error("drop_layer", &layers));
+    }
+    Ok(Some(reduction))
+}
+
+fn text_config(mut text: Section, root: &Section) -> Result<TextConfig, WeightsError> {
+    let model_type = text.text("model_type", Some("llama"))?.to_string();
+    let defaults = hf_defaults::text(&model_type);
+    text.defaults = defaults.ok_or_else(|| text.error("model_type", hf_defaults::TEXT_TYPES))?;
+    let heads = text.size("num_attention_heads", None)?;
+    let hidden_size = text.size("hidden_size", None)?;
+    let bias = text.boolean("attention_bias", false)?;
+    let config = TextConfig {
+        hidden_size,
+        intermediate_size: text.size("intermediate_size", None)?,
+        num_hidden_layers: text.size("num_hidden_layers", None)?,
+        num_attention_heads: heads,
+        num_key_value_heads: text.size("num_key_value_heads", Some(heads))?,
+        head_dim: text.size("head_dim", Some(hidden_size / heads))?,
+        vocab_size: text.size("vocab_size", None)?,
+        rms_norm_eps: text.number("rms_norm_eps", None)?,
+        rope: rope(&text)?,
+        max_position_embeddings: text.size("max_position_embeddings", None)?,
+        qkv_bias: bias || model_type == "qwen2",
+        output_bias: bias,
+        mlp_bias: text.boolean("mlp_bias", false)?,
+        tie_word_embeddings: text.boolean(
+            "tie_word_embeddings",
+            root.boolean("tie_word_embeddings", false)?,
+        )?,
+    };
+    if heads % config.num_key_value_heads != 0 {
+        return Err(text.error("num_key_value_heads", "a divisor of num_attention_heads"));
+    }
+    if config.head_dim % 2 != 0 {
+        return Err(text.error("head_dim", "an even number"));
+    }
+    if text.text("hidden_act", Some("silu"))? != "silu" {
+        return Err(text.error("hidden_act", "silu"));
+    }
+    if let Some(window) = text.get("sliding_window").and_then(Value::as_u64)
+        && model_type == "mistral"
+        && (window as usize) < config.max_position_embeddings
+    {
+        return Err(text.error("sliding_window", "null: windowed attention is not built"));
+    }
+    Ok(config)
+}
+
+fn rope(text: &Section) -> Result<RopeConfig, WeightsError> {
+    // transformers 5 keeps theta and scaling together, transformers 4 apart.
+    let (theta, scaling) = match text.get("rope_parameters") {
+        Some(parameters) => {
+            let section = Section::new(text.path, "text_config.rope_parameters", parameters)?;
+            (section.number("rope_theta", Some(10_000.0))?, Some(section))
+        }
+        None => {
+            let scaling = text.get("rope_scaling");
+            let section = scaling
+                .map(|value| Section::new(text.path, "text_config.rope_scaling", value))
+                .transpose()?;
+            (text.number("rope_theta", Some(10_000.0))?, section)
+        }
+    };
+    let Some(section) = scaling else {
+        return Ok(RopeConfig {
+            theta,
+            scaling: None,
+        });
+    };
+    let key = if section.get("rope_type").is_some() {
+        "rope_type"
+    } else {
+        "type"
+    };
+    let scaling = match section.text(key, Some("default"))? {
+        "default" => None,
+        "linear" => Some(RopeScaling::Linear {
+            factor: section.number("factor", None)?,
+        }),
+        "llama3" => Some(RopeScaling::Llama3 {
+            factor: section.number("factor", None)?,
+            low_freq_factor: section.number("low_freq_factor", None)?,
+            high_freq_factor: section.number("high_freq_factor", None)?,
+            original_max_position_embeddings: section
+                .number("original_max_position_embeddings", None)?,
+        }),
+        _ => return Err(section.error(key, "default, linear or llama3")),
+    };
+    Ok(RopeConfig { theta, scaling })
+}
+
+fn vision_config(mut vision: Section) -> Result<VisionConfig, WeightsError> {
+    let model_type = vision
+        .text("model_type", Some("clip_vision_model"))?
+        .to_string();
+    let defaults = hf_defaults::vision(&model_type);
+    vision.defaults =
+        defaults.ok_or_else(|| vision.error("model_type", hf_defaults::VISION_TYPES))?;
+    let hidden_size = vision.size("hidden_size", None)?;
+    let family = if model_type == "dinov2" {
+        VisionFamily::Dinov2
+    } else {
+        VisionFamily::Clip
+    };
+    let intermediate_size = match family {
+        VisionFamily::Clip => vision.size("intermediate_size", None)?,
+        VisionFamily::Dinov2 => (hidden_size as f64 * vision.number("mlp_ratio", None)?) as usize,
+    };
+    if vision.boolean("use_swiglu_ffn", false)? {
+        return Err(vision.error(
+            "use_swiglu_ffn",
+            "false: the gated feed-forward is not built",
+        ));
+    }
+    let config = VisionConfig {
+        family,
+        hidden_size,
+        intermediate_size,
+        num_hidden_layers: vision.size("num_hidden_layers", None)?,
+        num_attention_heads: vision.size("num_attention_heads", None)?,
+        image_size: vision.size("image_size", None)?,
+        patch_size: vision.size("patch_size", None)?,
+        num_channels: vision.size("num_channels", None)?,
+        layer_norm_eps: vision.number("layer_norm_eps", None)?,
+        hidden_act: activation(&vision, "hidden_act", "quick_gelu")?,
+    };
+    if hidden_size % config.num_attention_heads != 0 {
+        return Err(vision.error("num_attention_heads", "a divisor of hidden_size"));
+    }
+    if config.patch_size > config.image_size {
+        return Err(vision.error("patch_size", "at most image_size"));
+    }
+    Ok(config)
+}
+
+fn activation(section: &Section, field: &str, default: &str) -> Result<Activation, WeightsError> {
+    match section.text(field, Some(default))? {
+        "gelu" => Ok(Activation::Gelu),
+        "gelu_pytorch_tanh" | "gelu_new" => Ok(Activation::GeluTanh),
+        "quick_gelu" => Ok(Activation::QuickGelu),
+        _ => Err(section.error(field, "gelu, gelu_pytorch_tanh or quick_gelu")),
+    }
+}
+
+/// A JSON object with the defaults of its model type; fields are named with their parents in errors.
+struct Section<'a> {
+    path: &'a Path,
+    name: &'static str,
+    fields: Map<String, Value>,
+    defaults: Value,
+}
+
+impl<'a> Section<'a> {
+    fn new(path: &'a Path, name: &'static str, value: &Value) -> Result<Self, WeightsError> {
+        let fields = value
+            .as_object()
+            .cloned()
+            .ok_or_else(|| WeightsError::Config {
+                path: path.into(),
+                field: name.into(),
+                found: value.to_string(),
+                expected: "an object".into(),
+            })?;
+        Ok(Self {
+            path,
+            name,
+            fields,
+            defaults: Value::Null,
+        })
+    }
+
+    fn section(&self, name: &'static str, default: Value) -> Result<Section<'a>, WeightsError> {
+        Section::new(self.path, name, self.get(name).unwrap_or(&default))
+    }
+
+    /// A field that is present and not null.
+    fn get(&self, field: &str) -> Option<&Value> {
+        self.fields
+            .get(field)
+            .or_else(|| self.defaults.get(field))
+            .filter(|value| !value.is_null())
+    }
+
+    fn error(&self, field: &str, expected: &str) -> WeightsError {
+        let dot = if self.name.is_empty() { "" } else { "." };
+        let found = self
+            .get(field)
+            .map_or("missing".into(), |value| format!("`{value}`"));
+        WeightsError::Config {
+            path: PathBuf::from(self.path),
+            field: format!("{}{dot}{field}", self.name),
+            found,
+            expected: expected.into(),
+        }
+    }
+
+    fn text<'b>(&'b self, field: &str, default: Option<&'b str>) -> Result<&'b str, WeightsError> {
+        match self.get(field) {
+            Some(value) => value.as_str(),
+            None => default,
+        }
+        .ok_or_else(|| self.error(field, "a string"))
+    }
+
+    fn number(&self, field: &str, default: Option<f64>) -> Result<f64, WeightsError> {
+        match self.get(field) {
+            Some(value) => value.as_f64(),
+            None => default,
+        }
+        .ok_or_else(|| self.error(field, "a number"))
+    }
+
+    fn integer(&self, field: &str, default: Option<i64>) -> Result<i64, WeightsError> {
+        match self.get(field) {
+            Some(value) => value.as_i64(),
+            None => default,
+        }
+        .ok_or_else(|| self.error(field, "an integer"))
+    }
+
+    /// An integer that may be zero.
+    fn natural(&self, field: &str, default: Option<usize>) -> Result<usize, WeightsError> {
+        let value = self.integer(field, default.map(|value| value as i64))?;
+        // No size of a model comes near this; products of larger ones would overflow.
+        const LARGEST: i64 = 1 << 28;
+        if !(0..=LARGEST).contains(&value) {
+            return Err(self.error(field, "a count"));
+        }
+        Ok(value as usize)
+    }
+
+    /// An integer of at least one.
+    fn size(&self, field: &str, default: Option<usize>) -> Result<usize, WeightsError> {
+        match self.natural(field, default)? {
+            0 => Err(self.error(field, "at least 1")),
+            size => Ok(size),
+        }
+    }
+
+    fn boolean(&self, field: &str, default: bool) -> Result<bool, WeightsError> {
+        match self.get(field) {
+            Some(value) => value
+                .as_bool()
+                .ok_or_else(|| self.error(field, "true or false")),
+            None => Ok(default),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(config: Value) -> Result<VlmConfig, String> {
+        parse_config(&config, Path::new("config.json")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn llava_15_leaves_out_every_default() {
+        let config = parse(json!({
+            "model_type": "llava", "image_token_index": 32000,
+            "text_config": {"model_type": "llama", "max_position_embeddings": 4096,
+                            "rms_norm_eps": 1e-5, "vocab_size": 32064},
+            "vision_config": {"model_type": "clip_vision_model", "hidden_size": 1024,
+                              "image_size": 336, "intermediate_size": 4096,
+                              "num_attention_heads": 16, "num_hidden_layers": 24,
+                              "patch_size": 14},
+        }))
+        .expect("llava-1.5-7b");
+        assert_eq!(config.text_config.hidden_size, 4096);
+        assert_eq!(config.text_config.num_key_value_heads, 32);
+        assert_eq!(config.text_config.head_dim, 128);
+        assert_eq!(config.vision_layers(), 23);
+        assert_eq!(config.visual_tokens(), 576);
+        assert_eq!(config.drop_layer(), None);
+    }
+
+    #[test]
+    fn errors_name_the_field_and_what_is_known() {
+        let unknown = parse(json!({"model_type": "llava", "text_config": {"model_type": "gpt2"}}));
+        let message = unknown.expect_err("gpt2");
+        assert!(
+            message.contains("model_type") && message.contains("llama, mistral"),
+            "{message}"
+        );
+        let message = parse(json!({"model_type": "blip"})).expect_err("blip");
+        assert!(message.contains("`model_type` is `\"blip\"`"), "{message}");
+        let deep = json!({
+            "model_type": "llava", "visual_token_reduction":
+            {"type": "victor", "num_registers": 8, "drop_layer": 33}
+        });
+        let message = parse(deep).expect_err("33 of 32 layers");
+        assert!(
+            message.contains("visual_token_reduction.drop_layer"),
+            "{message}"
+        );
+    }
+}

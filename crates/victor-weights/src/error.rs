@@ -1,0 +1,125 @@
+//! What can go wrong between files and tensors.
+
+use std::path::PathBuf;
+
+/// Why a checkpoint cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// A file or folder cannot be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The folder holds no checkpoint.
+    #[error(
+        "{path} holds no checkpoint: expected config.json with model.safetensors or model.safetensors.index.json",
+        path = path.display()
+    )]
+    NoCheckpoint {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A JSON file does not parse.
+    #[error("{path}: not valid JSON: {source}", path = path.display())]
+    Json {
+        /// Which file.
+        path: PathBuf,
+        /// Where it breaks.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A field of the config is missing or has a value that is not understood.
+    #[error("{path}: `{field}` is {found}; expected {expected}", path = path.display())]
+    Config {
+        /// Which file.
+        path: PathBuf,
+        /// The field, with its parents.
+        field: String,
+        /// What stands there.
+        found: String,
+        /// What would be understood.
+        expected: String,
+    },
+    /// The header of a safetensors file is cut off or lies about its content.
+    #[error("{path}: damaged safetensors file ({source}): fetch it again", path = path.display())]
+    Header {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: safetensors::SafeTensorError,
+    },
+    /// A shard named by the index is not there.
+    #[error("{index} names the shard {shard}, which is not in the folder: fetch it", index = index.display())]
+    MissingShard {
+        /// The index file.
+        index: PathBuf,
+        /// The shard.
+        shard: String,
+    },
+    /// Tensors the config calls for are not in the files.
+    #[error("{path}: {count} tensors are missing: {names}", path = path.display(), count = names.len(), names = few(names))]
+    Missing {
+        /// The folder.
+        path: PathBuf,
+        /// Their names, as this engine spells them.
+        names: Vec<String>,
+    },
+    /// A tensor has another shape than the config calls for.
+    #[error("{path}: `{name}` has shape {found:?}; the config calls for {expected:?}", path = path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, as the file spells it.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// What it should be.
+        expected: Vec<usize>,
+    },
+    /// A tensor is stored in a number format that is not read.
+    #[error("{path}: `{name}` is stored as {found}; F32, F16, BF16 and I8 with a `{name}_scale` are read", path = path.display())]
+    Dtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its format.
+        found: String,
+    },
+    /// A tensor could not be written in the chosen storage.
+    #[error("`{name}` cannot be written: {reason}")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+impl WeightsError {
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// The first names of a list, and how many follow.
+fn few(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names
+        .iter()
+        .take(SHOWN)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

@@ -1,0 +1,61 @@
+//! The transformers defaults of each model type, which Hub configs leave out.
+//!
+//! Source: `configuration_{llava,llama,mistral,qwen2,clip,dinov2}.py` of transformers 4 and 5.
+
+use serde_json::{Value, json};
+
+/// Defaults of a text model, or `None` when the type is not known.
+pub(crate) fn text(model_type: &str) -> Option<Value> {
+    let defaults = match model_type {
+        "llama" => json!({
+            "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 2048, "attention_bias": false, "mlp_bias": false,
+        }),
+        "mistral" => json!({
+            "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-6, "max_position_embeddings": 131_072,
+        }),
+        "qwen2" => json!({
+            "vocab_size": 151_936, "hidden_size": 4096, "intermediate_size": 22016,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+            "rms_norm_eps": 1e-6, "max_position_embeddings": 32768,
+        }),
+        _ => return None,
+    };
+    Some(defaults)
+}
+
+/// The text model types that are read.
+pub(crate) const TEXT_TYPES: &str = "llama, mistral or qwen2";
+
+/// Defaults of a vision model, or `None` when the type is not known.
+pub(crate) fn vision(model_type: &str) -> Option<Value> {
+    let defaults = match model_type {
+        "clip_vision_model" => json!({
+            "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+            "num_attention_heads": 12, "image_size": 224, "patch_size": 32, "num_channels": 3,
+            "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu",
+        }),
+        "dinov2" => json!({
+            "hidden_size": 768, "mlp_ratio": 4, "num_hidden_layers": 12,
+            "num_attention_heads": 12, "image_size": 224, "patch_size": 14, "num_channels": 3,
+            "layer_norm_eps": 1e-6, "hidden_act": "gelu", "qkv_bias": true,
+            "use_swiglu_ffn": false,
+        }),
+        _ => return None,
+    };
+    Some(defaults)
+}
+
+/// The vision model types that are read.
+pub(crate) const VISION_TYPES: &str = "clip_vision_model or dinov2";
+
+/// The vision tower of a LLaVA config that names none.
+pub(crate) fn llava_vision() -> Value {
+    json!({
+        "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
+        "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14,
+    })
+}

@@ -1,0 +1,63 @@
+//! What generation gives back.
+
+use serde::Serialize;
+use std::time::Duration;
+
+/// One generated token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// The text it adds; empty while a character is unfinished or a stop string may have begun.
+    pub text: String,
+}
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model ended its answer.
+    Stop,
+    /// A stop string was produced; it is not part of the text.
+    StopString,
+    /// The limit on new tokens was reached.
+    Length,
+    /// The model's context is full.
+    Context,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Completion {
+    /// The answer's text, without special tokens.
+    pub text: String,
+    /// All generated ids, the stop token included.
+    pub ids: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Rows of the prompt before the drop, pictures and registers included.
+    pub prompt_tokens: usize,
+}
+
+/// Where the time of a batch went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Timings {
+    /// Pictures to pixels, prompts to ids; seconds.
+    pub preprocess_s: f64,
+    /// Pixels to visual tokens; seconds.
+    pub vision_s: f64,
+    /// The prompt through the decoder; seconds.
+    pub prefill_s: f64,
+    /// All tokens after the first; seconds.
+    pub decode_s: f64,
+    /// Decoding steps after the first token.
+    pub decode_steps: usize,
+    /// Bytes of cached keys and values at the end.
+    pub kv_bytes: usize,
+}
+
+impl Timings {
+    pub(crate) fn add(field: &mut f64, since: Duration) {
+        *field += since.as_secs_f64();
+    }
+}

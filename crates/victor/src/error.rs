@@ -1,0 +1,83 @@
+//! What can go wrong between a request and its answer.
+
+use std::path::PathBuf;
+
+/// Why a model cannot be opened or a request cannot be answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VictorError {
+    /// The device cannot be used.
+    #[error(transparent)]
+    Device(#[from] victor_backend::DeviceError),
+    /// A picture, prompt or tokenizer is not usable.
+    #[error(transparent)]
+    Data(#[from] victor_data::DataError),
+    /// The checkpoint is not usable.
+    #[error(transparent)]
+    Weights(#[from] victor_weights::WeightsError),
+    /// No folder of that name.
+    #[error("{path}: no such folder; expected a checkpoint with config.json and safetensors", path = path.display())]
+    NoSuchModel {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// No model was named and the default weights are not to be found.
+    #[error(
+        "the default weights are not to be found (looked in {places}): name a checkpoint, or run from a checkout"
+    )]
+    NoDefaultWeights {
+        /// Where they were looked for.
+        places: String,
+    },
+    /// The tokenizer does not know the token that marks a picture.
+    #[error("{path}: the tokenizer has no token with the id {id}, which config.json says marks a picture", path = path.display())]
+    NoImageToken {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The id of the config.
+        id: u32,
+    },
+    /// A token id is beyond the rows of the embedding.
+    #[error(
+        "the tokenizer gave the id {id}, but the model embeds only {rows} tokens: the tokenizer belongs to another model"
+    )]
+    TokenBeyondVocabulary {
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// The processor gives pictures of another size than the tower takes.
+    #[error(
+        "the processor gives {found:?} pixels, but the vision tower takes {expected}×{expected}: preprocessor_config.json belongs to another model"
+    )]
+    PictureSize {
+        /// Height and width given.
+        found: (usize, usize),
+        /// Side expected.
+        expected: usize,
+    },
+    /// The prompt does not fit.
+    #[error(
+        "the prompt takes {rows} positions (pictures and registers included), the model has {context}: shorten the prompt or use fewer pictures"
+    )]
+    ContextLength {
+        /// Rows of the prompt.
+        rows: usize,
+        /// Positions of the model.
+        context: usize,
+    },
+    /// The prompt has no tokens.
+    #[error("the prompt is empty: give it at least one word or picture")]
+    EmptyPrompt,
+    /// A generation option is out of its range.
+    #[error("{option} is {found}; expected {expected}")]
+    Option {
+        /// Which option.
+        option: &'static str,
+        /// What was given.
+        found: String,
+        /// Its range.
+        expected: &'static str,
+    },
+}

@@ -1,0 +1,245 @@
+//! Prefill once, then one token a step for every sequence of a batch.
+
+use crate::VictorError;
+use crate::completion::{Completion, FinishReason, Timings, Token};
+use crate::engine::{Engine, Prepared};
+use crate::request::Request;
+use crate::sampling::{Sampler, SamplingOptions};
+use crate::stop::StopStrings;
+use burn::prelude::*;
+use std::time::Instant;
+use victor_backend::VictorBackend;
+use victor_data::{DecodeStream, PixelValues};
+use victor_model::KvCache;
+
+/// How an answer is generated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerateOptions {
+    /// At most so many new tokens.
+    pub max_new_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: SamplingOptions,
+    /// Text that ends an answer and is not part of it.
+    pub stop_strings: Vec<String>,
+    /// Ids that end an answer, besides the model's own.
+    pub stop_ids: Vec<u32>,
+    /// Goes on past the model's own stop ids.
+    pub ignore_eos: bool,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 128,
+            sampling: SamplingOptions::default(),
+            stop_strings: Vec::new(),
+            stop_ids: Vec::new(),
+            ignore_eos: false,
+        }
+    }
+}
+
+impl GenerateOptions {
+    fn validate(&self) -> Result<(), VictorError> {
+        if self.max_new_tokens == 0 {
+            return Err(VictorError::Option {
+                option: "max-new-tokens",
+                found: "0".into(),
+                expected: "at least 1",
+            });
+        }
+        self.sampling.validate()
+    }
+}
+
+/// Generation whatever the backend.
+pub(crate) trait Decoding {
+    /// The next token of every sequence, `None` for those that have ended; `None` when all have.
+    fn step(&mut self) -> Result<Option<Vec<Option<Token>>>, VictorError>;
+
+    /// What was generated so far.
+    fn completions(&self) -> Vec<Completion>;
+
+    /// Where the time went.
+    fn timings(&self) -> Timings;
+}
+
+/// A batch being generated on backend `B`.
+pub(crate) struct Batch<'a, B: Backend> {
+    engine: &'a Engine<B>,
+    options: GenerateOptions,
+    cache: KvCache<B>,
+    /// Logits of the next token, `[batch, vocab]`.
+    logits: Tensor<B, 2>,
+    sequences: Vec<Answer<'a>>,
+    timings: Timings,
+}
+
+/// One sequence of a batch.
+struct Answer<'a> {
+    sampler: Sampler,
+    stream: Option<DecodeStream<'a>>,
+    stops: StopStrings,
+    ids: Vec<u32>,
+    text: String,
+    prompt_tokens: usize,
+    finished: Option<FinishReason>,
+}
+
+impl<'a, B: VictorBackend> Batch<'a, B> {
+    pub(crate) fn start(
+        engine: &'a Engine<B>,
+        requests: &[Request],
+        options: &GenerateOptions,
+    ) -> Result<Self, VictorError> {
+        options.validate()?;
+        let mut timings = Timings::default();
+        let clock = Instant::now();
+        let prepared = engine.prepare(requests)?;
+        let layout = engine.layout(&prepared)?;
+        Timings::add(&mut timings.preprocess_s, clock.elapsed());
+
+        let clock = Instant::now();
+        let pixels: Vec<&PixelValues> = prepared
+            .iter()
+            .flat_map(|prepared| &prepared.pixels)
+            .collect();
+        let visual = engine
+            .features(&pixels)
+            .map(|features| engine.model.project(features));
+        engine.sync();
+        Timings::add(&mut timings.vision_s, clock.elapsed());
+
+        let clock = Instant::now();
+        let layers = engine.model.config().text_config.num_hidden_layers;
+        let mut cache = KvCache::new(layers);
+        let logits = engine.model.prefill(&layout, visual, &mut cache);
+        engine.sync();
+        Timings::add(&mut timings.prefill_s, clock.elapsed());
+
+        let answer = |(index, prepared): (usize, &Prepared)| {
+            let registers = engine.model.config().num_registers();
+            let sequence = &prepared.sequence;
+            Answer {
+                sampler: Sampler::new(options.sampling, index as u64, &sequence.ids),
+                stream: Some(engine.tokenizer.decode_stream(true)),
+                stops: StopStrings::new(&options.stop_strings),
+                ids: Vec::new(),
+                text: String::new(),
+                prompt_tokens: sequence.ids.len() + sequence.image_spans.len() * registers,
+                finished: None,
+            }
+        };
+        let sequences = prepared.iter().enumerate().map(answer).collect();
+        Ok(Self {
+            engine,
+            options: options.clone(),
+            cache,
+            logits,
+            sequences,
+            timings,
+        })
+    }
+
+    fn is_stop(&self, id: u32) -> bool {
+        let own = !self.options.ignore_eos && self.engine.stop_ids.contains(&id);
+        own || self.options.stop_ids.contains(&id)
+    }
+
+    /// Takes the next token of one sequence and decides whether it goes on.
+    fn accept(&mut self, index: usize, id: u32) -> Result<Token, VictorError> {
+        let stop = self.is_stop(id);
+        let context = self
+            .engine
+            .model
+            .config()
+            .text_config
+            .max_position_embeddings;
+        let limit = self.options.max_new_tokens;
+        let answer = &mut self.sequences[index];
+        answer.ids.push(id);
+        if stop {
+            answer.finished = Some(FinishReason::Stop);
+        } else if answer.ids.len() >= limit {
+            answer.finished = Some(FinishReason::Length);
+        } else if answer.prompt_tokens + answer.ids.len() > context {
+            answer.finished = Some(FinishReason::Context);
+        }
+        let mut text = match (&mut answer.stream, stop) {
+            (Some(stream), false) => stream.push(id)?,
+            _ => String::new(),
+        };
+        if answer.finished.is_some()
+            && let Some(stream) = answer.stream.take()
+        {
+            text.push_str(&stream.finish()?);
+        }
+        let (mut shown, stopped) = answer.stops.push(&text);
+        if stopped {
+            answer.finished = Some(FinishReason::StopString);
+        } else if answer.finished.is_some() {
+            shown.push_str(&answer.stops.finish());
+        }
+        answer.text.push_str(&shown);
+        Ok(Token { id, text: shown })
+    }
+}
+
+impl<B: VictorBackend> Decoding for Batch<'_, B> {
+    fn step(&mut self) -> Result<Option<Vec<Option<Token>>>, VictorError> {
+        if self
+            .sequences
+            .iter()
+            .all(|answer| answer.finished.is_some())
+        {
+            return Ok(None);
+        }
+        let clock = Instant::now();
+        if let Some(last) = self.last_ids() {
+            self.logits = self.engine.model.decode(&last, &mut self.cache);
+            self.timings.decode_steps += 1;
+        }
+        let vocab = self.logits.dims()[1];
+        let mut values = self.logits.clone().into_data().convert::<f32>();
+        let values: &mut [f32] = values.as_mut_slice().unwrap_or_default();
+        let mut tokens = Vec::with_capacity(self.sequences.len());
+        for (index, logits) in values.chunks_exact_mut(vocab).enumerate() {
+            if self.sequences[index].finished.is_some() {
+                tokens.push(None);
+                continue;
+            }
+            let id = self.sequences[index].sampler.sample(logits);
+            tokens.push(Some(self.accept(index, id)?));
+        }
+        Timings::add(&mut self.timings.decode_s, clock.elapsed());
+        Ok(Some(tokens))
+    }
+
+    fn completions(&self) -> Vec<Completion> {
+        let completion = |answer: &Answer| Completion {
+            text: answer.text.clone(),
+            ids: answer.ids.clone(),
+            finish_reason: answer.finished.unwrap_or(FinishReason::Length),
+            prompt_tokens: answer.prompt_tokens,
+        };
+        self.sequences.iter().map(completion).collect()
+    }
+
+    fn timings(&self) -> Timings {
+        Timings {
+            kv_bytes: self.cache.bytes(),
+            ..self.timings
+        }
+    }
+}
+
+impl<B: VictorBackend> Batch<'_, B> {
+    /// The last id of every sequence; `None` before the first token. Ended sequences repeat theirs:
+    /// their rows are computed with the others and read by nobody.
+    fn last_ids(&self) -> Option<Vec<u32>> {
+        self.sequences
+            .iter()
+            .map(|answer| answer.ids.last().copied())
+            .collect()
+    }
+}
