@@ -25,6 +25,8 @@ mod schedule;
 mod stage;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod trainer;
 
 pub use config::{DataSource, TrainConfig};

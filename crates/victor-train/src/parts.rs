@@ -85,7 +85,9 @@ pub(crate) fn track<B: VictorBackend>(mut model: Vlm<B>, trained: &[Part]) -> Vl
     model.multi_modal_projector = model
         .multi_modal_projector
         .map(&mut tracking(Part::Projector));
-    model.visual_registers = model.visual_registers.map(&mut tracking(Part::Registers));
+    model.visual_registers = model
+        .visual_registers
+        .map(|registers| registers.set_require_grad(trained.contains(&Part::Registers)));
     model.language_model = model.language_model.map(&mut tracking(Part::Decoder));
     model
 }

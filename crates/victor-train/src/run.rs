@@ -53,7 +53,7 @@ impl Run<'_> {
             samples: self.loader.samples.len(),
         };
         let mut trainer = Trainer::<B>::new(config, &model);
-        let (mut model, first) = match config.resume {
+        let (model, first) = match config.resume {
             true => store.load(model, &mut trainer.optimizers)?,
             false => (model, 0),
         };
@@ -65,7 +65,8 @@ impl Run<'_> {
         let started = Instant::now();
         let mut samples = 0;
 
-        std::thread::scope(|scope| {
+        let model = std::thread::scope(|scope| {
+            let mut model = model;
             let (sender, receiver) = sync_channel(2);
             let (loader, order) = (self.loader, &self.order);
             scope.spawn(move || {
@@ -111,17 +112,16 @@ impl Run<'_> {
                     curve::draw(&output.join("loss.svg"), &log.entries)?;
                 }
             }
-            Ok(())
+            Ok::<_, TrainError>(model)
         })?;
         bar.finish();
         curve::draw(&output.join("loss.svg"), &log.entries)?;
-        let mut losses = log.entries.iter().rev();
         Ok(Finished {
             model,
             steps: last,
             samples,
             seconds: started.elapsed().as_secs_f64(),
-            loss: losses.next().map_or(f64::NAN, |entry| entry.loss),
+            loss: log.entries.last().map_or(f64::NAN, |entry| entry.loss),
             validation_loss: log.entries.iter().rev().find_map(|e| e.validation_loss),
         })
     }

@@ -6,7 +6,7 @@ use crate::encode::{Cached, Files, fill, fingerprint};
 use crate::optimizer::trainable;
 use crate::order::{BatchOrder, Shape, random};
 use crate::run::Run;
-use crate::{FeatureCache, Part, Progress, Sample, TrainConfig, TrainError};
+use crate::{FeatureCache, Progress, Sample, TrainConfig, TrainError};
 use burn::module::AutodiffModule;
 use std::path::PathBuf;
 use victor_backend::{Device, DeviceTask};
@@ -233,14 +233,5 @@ impl<'a> Sources<'a> {
             .chunks(self.config.batch_size)
             .map(|entries| loader.batch(entries, &mut random(0, 0)))
             .collect()
-    }
-}
-
-impl Part {
-    /// All parts that are not trained.
-    #[cfg(test)]
-    pub(crate) fn frozen(trained: &[Part]) -> Vec<Part> {
-        let frozen = |part: &Part| !trained.contains(part);
-        Part::ALL.into_iter().filter(frozen).collect()
     }
 }
