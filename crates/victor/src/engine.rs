@@ -8,7 +8,7 @@ use victor_backend::VictorBackend;
 use victor_data::{
     ChatTemplate, ImageProcessor, PixelValues, RgbImage, Tokenizer, expand_image_tokens,
 };
-use victor_model::{BatchLayout, Sequence, Vlm, VlmConfig};
+use victor_model::{BatchLayout, Sequence, VisionFamily, Vlm, VlmConfig};
 use victor_weights::{LoadOptions, LoadReport};
 
 /// Pictures the tower computes at once; more would only cost memory.
@@ -81,7 +81,8 @@ impl<B: VictorBackend> Engine<B> {
                 self.tokenizer.encode_prompt(&text)?
             }
         };
-        let counts = vec![config.visual_tokens(); request.images.len()];
+        let (height, width) = self.processor.output_size();
+        let counts = vec![config.visual_tokens_of(height, width); request.images.len()];
         let expanded = expand_image_tokens(&ids, config.image_token_index, &counts)?;
         let rows = config.text_config.vocab_size;
         if let Some(&id) = expanded.ids.iter().find(|id| **id as usize >= rows) {
@@ -172,7 +173,12 @@ fn check_parts(
     }
     let expected = config.vision_config.image_size;
     let found = processor.output_size();
-    if found != (0, 0) && found != (expected, expected) {
+    let fits = match config.vision_config.family {
+        VisionFamily::Clip => found == (expected, expected),
+        // DINOv2's position table is resampled to the picture.
+        VisionFamily::Dinov2 => found.0.min(found.1) >= config.vision_config.patch_size,
+    };
+    if !fits {
         return Err(VictorError::PictureSize { found, expected });
     }
     Ok(())
