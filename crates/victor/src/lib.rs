@@ -28,7 +28,7 @@ mod trace;
 
 pub use completion::{Completion, FinishReason, Timings, Token};
 pub use defaults::{DEFAULT_MODEL, default_weights};
-pub use engine::Engine;
+pub use engine::{Engine, read_config};
 pub use error::VictorError;
 pub use generate::GenerateOptions;
 pub use info::{Cost, Info, PartSize};

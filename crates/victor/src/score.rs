@@ -220,8 +220,12 @@ impl Scores {
     /// The share of all answers so far that are right, in percent.
     pub fn percent(&self) -> f64 {
         let report = self.report();
-        let captions = report.captions.map_or((0, 0), |part| (part.hits, part.count));
-        let questions = report.questions.map_or((0, 0), |part| (part.correct, part.count));
+        let captions = report
+            .captions
+            .map_or((0, 0), |part| (part.hits, part.count));
+        let questions = report
+            .questions
+            .map_or((0, 0), |part| (part.correct, part.count));
         percent(captions.0 + questions.0, captions.1 + questions.1)
     }
 
@@ -376,10 +380,13 @@ impl KindReport {
         let correct = answers.values().map(|(right, _)| right).sum();
         // The last of equals wins `max_by_key`, so the alphabet is walked from its end.
         let majority = answers.iter().rev().max_by_key(|(_, (_, all))| *all);
-        let (majority_answer, most) =
-            majority.map_or((String::new(), 0), |(answer, (_, all))| (answer.clone(), *all));
+        let (majority_answer, most) = majority.map_or((String::new(), 0), |(answer, (_, all))| {
+            (answer.clone(), *all)
+        });
         let shares = answers.values().map(|(right, all)| percent(*right, *all));
-        let yes_no = answers.keys().all(|answer| answer == "yes" || answer == "no");
+        let yes_no = answers
+            .keys()
+            .all(|answer| answer == "yes" || answer == "no");
         Self {
             kind: kind.into(),
             count,
@@ -436,7 +443,10 @@ mod tests {
         let labels = Labels::new(["dog", "hot dog", "dog face"]);
         assert_eq!(labels.judge("a hot\n dog", "hot dog"), Verdict::Hit);
         assert_eq!(labels.judge("a hot dog", "dog"), Verdict::Overlapped);
-        assert_eq!(labels.judge("hot dog and a dog", "hot dog"), Verdict::Another);
+        assert_eq!(
+            labels.judge("hot dog and a dog", "hot dog"),
+            Verdict::Another
+        );
         assert_eq!(labels.judge("hot dog face", "hot dog"), Verdict::Overlapped);
     }
 
@@ -445,21 +455,35 @@ mod tests {
         let mut scores = Scores::new(Labels::new(["dog", "cat", "cup"]));
         assert!(scores.push(&label("dog", "animals"), "A dog.").correct);
         assert!(!scores.push(&label("cat", "animals"), "A dog.").correct);
-        assert!(!scores.push(&label("cup", "things"), "A cup and a cat.").correct);
+        assert!(
+            !scores
+                .push(&label("cup", "things"), "A cup and a cat.")
+                .correct
+        );
         let report = scores.report();
         assert!(report.questions.is_none());
         let captions = report.captions.expect("captions were pushed");
         assert_eq!((captions.count, captions.hits, captions.labels), (3, 1, 3));
-        assert_eq!((captions.overlapped, captions.another, captions.absent), (0, 1, 1));
+        assert_eq!(
+            (captions.overlapped, captions.another, captions.absent),
+            (0, 1, 1)
+        );
         let groups = captions.groups.iter();
-        let groups: Vec<_> = groups.map(|g| (g.group.as_str(), g.count, g.percent)).collect();
+        let groups: Vec<_> = groups
+            .map(|g| (g.group.as_str(), g.count, g.percent))
+            .collect();
         assert_eq!(groups, [("animals", 2, 50.0), ("things", 1, 0.0)]);
     }
 
     #[test]
     fn questions_stand_beside_the_majority_and_yes_no_is_balanced() {
         let mut scores = Scores::new(Labels::default());
-        for (right, found) in [("yes", "Yes."), ("yes", " yes"), ("yes", "no"), ("no", "yes")] {
+        for (right, found) in [
+            ("yes", "Yes."),
+            ("yes", " yes"),
+            ("yes", "no"),
+            ("no", "yes"),
+        ] {
             scores.push(&answer("exists", right), found);
         }
         scores.push(&answer("count", "two"), "TWO .");
@@ -471,7 +495,10 @@ mod tests {
             panic!("two kinds");
         };
         assert_eq!((count.percent, count.balanced_percent), (50.0, None));
-        assert_eq!((count.majority_answer.as_str(), count.majority_percent), ("four", 50.0));
+        assert_eq!(
+            (count.majority_answer.as_str(), count.majority_percent),
+            ("four", 50.0)
+        );
         assert_eq!((exists.percent, exists.majority_percent), (50.0, 75.0));
         let balanced = exists.balanced_percent.expect("yes and no");
         assert!((balanced - 100.0 / 3.0).abs() < 1e-9, "{balanced}");
@@ -481,9 +508,15 @@ mod tests {
     fn records_say_what_they_expect() {
         let fields = |json: &str| serde_json::from_str::<Map<String, Value>>(json).expect("JSON");
         let read = |json| Expected::from_fields(&fields(json));
-        assert_eq!(read(r#"{"label": "ox", "group": "g"}"#), Some(label("ox", "g")));
+        assert_eq!(
+            read(r#"{"label": "ox", "group": "g"}"#),
+            Some(label("ox", "g"))
+        );
         assert_eq!(read(r#"{"label": "ox"}"#), Some(label("ox", "all")));
-        assert_eq!(read(r#"{"type": "count", "answer": "two"}"#), Some(answer("count", "two")));
+        assert_eq!(
+            read(r#"{"type": "count", "answer": "two"}"#),
+            Some(answer("count", "two"))
+        );
         assert_eq!(read(r#"{"labels": ["ox"], "type": "count"}"#), None);
     }
 
@@ -495,6 +528,9 @@ mod tests {
         assert_eq!(Labels::from_file(&path).expect("labels").len(), 2);
         std::fs::write(&path, "{}").expect("written");
         let error = Labels::from_file(&path).expect_err("no array").to_string();
-        assert!(error.contains("labels.json") && error.contains("array of labels"), "{error}");
+        assert!(
+            error.contains("labels.json") && error.contains("array of labels"),
+            "{error}"
+        );
     }
 }
