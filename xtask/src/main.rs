@@ -2,6 +2,7 @@
 
 mod data;
 mod packages;
+mod weights;
 
 use clap::{Parser, Subcommand};
 
@@ -17,10 +18,13 @@ enum Command {
     /// Build a data set from public packages.
     #[command(subcommand)]
     Data(data::Data),
+    /// Convert published weights into the checkpoints that training starts from.
+    Weights(weights::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Data(data) => data.run(),
+        Command::Weights(args) => args.run(),
     }
 }

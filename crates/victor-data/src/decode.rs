@@ -45,7 +45,18 @@ pub fn decode_image_bytes(bytes: &[u8], name: &str) -> Result<RgbImage, DataErro
             head: bytes[..bytes.len().min(8)].to_vec(),
         });
     };
-    let fail = |source| decoding_error(source, name, bytes.len());
+    let fail = |source: ImageError| {
+        let name = name.to_owned();
+        if ran_out_of_bytes(&source) || is_cut_short(format, bytes) {
+            DataError::TruncatedImage {
+                name,
+                length: bytes.len(),
+                source: Some(source),
+            }
+        } else {
+            DataError::CorruptImage { name, source }
+        }
+    };
 
     let mut decoder = ImageReader::with_format(Cursor::new(bytes), format)
         .into_decoder()
@@ -63,7 +74,7 @@ pub fn decode_image_bytes(bytes: &[u8], name: &str) -> Result<RgbImage, DataErro
         return Err(DataError::EmptyImage { width, height });
     }
     // The JPEG decoder fills what is missing with grey and reports success.
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
+    if format == ImageFormat::Jpeg && is_cut_short(format, bytes) {
         return Err(DataError::TruncatedImage {
             name: name.to_owned(),
             length: bytes.len(),
@@ -103,19 +114,6 @@ fn over_white(channel: u8, alpha: u8) -> u8 {
     ((channel * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }
 
-fn decoding_error(source: ImageError, name: &str, length: usize) -> DataError {
-    let name = name.to_owned();
-    if ran_out_of_bytes(&source) {
-        DataError::TruncatedImage {
-            name,
-            length,
-            source: Some(source),
-        }
-    } else {
-        DataError::CorruptImage { name, source }
-    }
-}
-
 fn ran_out_of_bytes(error: &ImageError) -> bool {
     if let ImageError::IoError(inner) = error {
         return inner.kind() == io::ErrorKind::UnexpectedEof;
@@ -128,6 +126,21 @@ fn ran_out_of_bytes(error: &ImageError) -> bool {
         cause = inner.source();
     }
     false
+}
+
+/// Whether the file lacks its end, for the formats whose decoders do not say so.
+fn is_cut_short(format: ImageFormat, bytes: &[u8]) -> bool {
+    match format {
+        ImageFormat::Jpeg => !jpeg_is_complete(bytes),
+        ImageFormat::Gif => bytes.last() != Some(&b';'),
+        ImageFormat::WebP => match bytes.get(4..8) {
+            Some(&[a, b, c, d]) => {
+                u64::from(u32::from_le_bytes([a, b, c, d])) + 8 > bytes.len() as u64
+            }
+            _ => true,
+        },
+        _ => false,
+    }
 }
 
 /// Whether a JPEG's markers lead to its end-of-image marker.
@@ -150,4 +163,122 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
         at += 2 + usize::from(u16::from_be_bytes([high, low]));
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use image::{GrayAlphaImage, ImageBuffer, Luma, LumaA, Rgba, RgbaImage};
+
+    use super::*;
+
+    /// `im = Image.new("RGB", (4, 2), (200, 10, 10)); im.paste((10, 10, 200), (2, 0, 4, 2))`, saved by Pillow 12.0.0
+    /// with EXIF orientation 6 (`exif[274] = 6`), quality 95, no subsampling.
+    const TURNED: &[u8] = include_bytes!("../tests/fixtures/turned.jpg");
+    /// `Image.new("CMYK", (2, 2), (255, 0, 0, 0)).save("cyan.jpg", quality=95)`.
+    const CYAN: &[u8] = include_bytes!("../tests/fixtures/cyan.jpg");
+
+    fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        picture
+            .into()
+            .write_to(&mut Cursor::new(&mut bytes), format)
+            .expect("encodes");
+        bytes
+    }
+
+    fn noise() -> RgbImage {
+        RgbImage::from_fn(40, 30, |x, y| {
+            image::Rgb([(x * 91 + y * 37) as u8, (x * y) as u8, 7])
+        })
+    }
+
+    fn error_of(bytes: &[u8]) -> DataError {
+        decode_image_bytes(bytes, "cat").expect_err("no picture")
+    }
+
+    #[test]
+    fn a_turned_picture_stands_upright() {
+        let picture = decode_image_bytes(TURNED, "turned").expect("a picture");
+        assert_eq!(picture.dimensions(), (2, 4));
+        assert!(picture[(0, 0)][0] > 150 && picture[(0, 3)][2] > 150);
+    }
+
+    #[test]
+    fn cmyk_and_grey_become_rgb() {
+        let cyan = decode_image_bytes(CYAN, "cyan").expect("a picture");
+        let [red, green, blue] = cyan[(0, 0)].0;
+        assert!(red < 3 && green > 252 && blue > 252, "{red} {green} {blue}");
+        let grey = image::GrayImage::from_pixel(2, 2, Luma([77]));
+        let grey = decode_image_bytes(&encoded(grey, ImageFormat::Png), "grey").expect("a picture");
+        assert_eq!(grey[(1, 1)].0, [77; 3]);
+    }
+
+    #[test]
+    fn sixteen_bits_are_scaled() {
+        let deep = ImageBuffer::<Luma<u16>, _>::from_fn(3, 1, |x, _| {
+            Luma([[0, 257 * 100, 65535][x as usize]])
+        });
+        let picture =
+            decode_image_bytes(&encoded(deep, ImageFormat::Png), "deep").expect("a picture");
+        assert_eq!([0, 1, 2].map(|x| picture[(x, 0)][0]), [0, 100, 255]);
+    }
+
+    #[test]
+    fn alpha_shows_white() {
+        let clear = RgbaImage::from_fn(3, 1, |x, _| Rgba([0, 100, 200, [0, 128, 255][x as usize]]));
+        let picture =
+            decode_image_bytes(&encoded(clear, ImageFormat::Png), "clear").expect("a picture");
+        assert_eq!(
+            [0, 1, 2].map(|x| picture[(x, 0)].0),
+            [[255; 3], [127, 177, 227], [0, 100, 200]]
+        );
+        let clear = GrayAlphaImage::from_pixel(1, 1, LumaA([0, 0]));
+        let picture =
+            decode_image_bytes(&encoded(clear, ImageFormat::Png), "clear").expect("a picture");
+        assert_eq!(picture[(0, 0)].0, [255; 3]);
+    }
+
+    #[test]
+    fn pictures_cut_short_are_called_so() {
+        for format in [
+            ImageFormat::Png,
+            ImageFormat::Jpeg,
+            ImageFormat::WebP,
+            ImageFormat::Gif,
+            ImageFormat::Bmp,
+        ] {
+            let bytes = encoded(noise(), format);
+            decode_image_bytes(&bytes, "whole").expect("a picture");
+            for percent in [20, 60, 95] {
+                let error = error_of(&bytes[..bytes.len() * percent / 100]);
+                assert!(
+                    matches!(error, DataError::TruncatedImage { .. }),
+                    "{format:?} {percent}: {error:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_huge_header_is_refused_before_decoding() {
+        let mut bytes = encoded(noise(), ImageFormat::Gif);
+        bytes[6..10].copy_from_slice(&[0xFF; 4]);
+        let error = error_of(&bytes).to_string();
+        assert!(
+            error.contains("65535 × 65535") && error.contains("limit is 100"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn other_bytes_and_missing_files_are_told_apart() {
+        for bytes in [&b""[..], b"hello", b"<html>"] {
+            assert!(matches!(error_of(bytes), DataError::NotAnImage { .. }));
+        }
+        let error = decode_image(Path::new("/nowhere/cat.png")).expect_err("no file");
+        assert!(matches!(error, DataError::NoSuchFile { .. }));
+        assert!(error.to_string().contains("/nowhere/cat.png"), "{error}");
+    }
 }

@@ -40,7 +40,12 @@ impl<'a> DecodeStream<'a> {
     /// As [`Tokenizer::decode`].
     pub fn push(&mut self, id: u32) -> Result<String, DataError> {
         self.ids.push(id);
-        if self.tokenizer.byte_fallback && self.is_byte(id) {
+        let Some(token) = self.tokenizer.id_to_token(id) else {
+            return Ok(String::new());
+        };
+        // What is skipped neither ends a run of bytes nor adds text.
+        let is_skipped = self.skip_special && self.tokenizer.is_special(&token);
+        if is_skipped || (self.tokenizer.byte_fallback && is_byte(&token)) {
             return Ok(String::new());
         }
         let before = self
@@ -69,10 +74,72 @@ impl<'a> DecodeStream<'a> {
         let whole = self.tokenizer.decode(&self.ids, self.skip_special)?;
         Ok(whole.get(self.given..).unwrap_or_default().to_owned())
     }
+}
 
-    fn is_byte(&self, id: u32) -> bool {
-        self.tokenizer.id_to_token(id).is_some_and(|token| {
-            token.len() == 6 && token.starts_with("<0x") && token.ends_with('>')
-        })
+/// Whether a token stands for one byte, like `<0xE2>`.
+fn is_byte(token: &str) -> bool {
+    token.len() == 6 && token.starts_with("<0x") && token.ends_with('>')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::tokenizer::tests::{byte_fallback, byte_level};
+    use crate::{DataError, Tokenizer};
+
+    fn deltas(tokenizer: &Tokenizer, ids: &[u32], skip: bool) -> Result<Vec<String>, DataError> {
+        let mut stream = tokenizer.decode_stream(skip);
+        let mut deltas = ids
+            .iter()
+            .map(|&id| stream.push(id))
+            .collect::<Result<Vec<_>, _>>()?;
+        deltas.push(stream.finish()?);
+        Ok(deltas)
+    }
+
+    #[test]
+    fn no_character_is_split() -> Result<(), DataError> {
+        for tokenizer in [byte_level(), byte_fallback()] {
+            let ids = tokenizer.encode("a 🦀é", false)?;
+            let deltas = deltas(&tokenizer, &ids, true)?;
+            assert_eq!(deltas.concat(), "a 🦀é");
+            assert!(
+                deltas.iter().all(|delta| !delta.contains('\u{FFFD}')),
+                "{deltas:?}"
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn text_comes_as_soon_as_it_is_certain() -> Result<(), DataError> {
+        let tokenizer = byte_level();
+        let ids = tokenizer.encode("abc", false)?;
+        assert_eq!(deltas(&tokenizer, &ids, true)?, ["a", "b", "c", ""]);
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn any_ids_stream_to_what_they_decode_to(
+            ids in prop::collection::vec(0_u32..270, 0..40),
+            skip: bool,
+        ) {
+            for tokenizer in [byte_level(), byte_fallback()] {
+                let joined = deltas(&tokenizer, &ids, skip).expect("decodes").concat();
+                prop_assert_eq!(joined, tokenizer.decode(&ids, skip).expect("decodes"));
+            }
+        }
+
+        #[test]
+        fn any_text_comes_back(text in "[ a-c\n🦀é≤]{0,12}") {
+            for tokenizer in [byte_level(), byte_fallback()] {
+                let ids = tokenizer.encode(&text, false).expect("encodes");
+                let joined = deltas(&tokenizer, &ids, true).expect("decodes").concat();
+                prop_assert_eq!(&joined, &tokenizer.decode(&ids, true).expect("decodes"));
+                prop_assert_eq!(&joined, &text);
+            }
+        }
     }
 }

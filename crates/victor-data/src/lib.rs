@@ -14,6 +14,7 @@ mod prompt;
 mod resize;
 mod template;
 mod template_functions;
+mod tiles;
 mod tokenizer;
 
 pub use built_in::BUILT_IN_TEMPLATES;
@@ -27,4 +28,5 @@ pub use processor::{ImageProcessor, PixelValues, ResizeTo, Size};
 pub use prompt::{ExpandedPrompt, expand_image_tokens};
 pub use resize::{Filter, resize};
 pub use template::ChatTemplate;
+pub use tiles::{TiledPixels, select_best_resolution};
 pub use tokenizer::Tokenizer;

@@ -213,3 +213,97 @@ fn crop_axis(full: u64, crop: u32) -> (Span, u32) {
         (span, missing.div_ceil(2))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    fn clip(side: u32) -> ImageProcessor {
+        ImageProcessor {
+            pad_to_square: false,
+            resize: Some(ResizeTo::ShortestEdge(side)),
+            filter: Filter::Bicubic,
+            center_crop: Some(Size::square(side)),
+            rescale_factor: Some(1.0 / 255.0),
+            mean: [0.5, 0.4, 0.3],
+            std: [0.5, 0.25, 0.2],
+            do_normalize: true,
+            image_grid_pinpoints: Vec::new(),
+        }
+    }
+
+    fn pattern(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| {
+            Rgb([(x * 37 + y) as u8, (y * 59) as u8, (x * y) as u8])
+        })
+    }
+
+    #[test]
+    fn the_centre_of_the_resized_picture_is_kept() -> Result<(), DataError> {
+        for (width, height, to_width, to_height) in [(50, 31, 22, 14), (31, 50, 14, 22)] {
+            let picture = pattern(width, height);
+            let whole = crate::resize(&picture, to_width, to_height, Filter::Bicubic);
+            let (left, top) = ((to_width - 14) / 2, (to_height - 14) / 2);
+            let cut = image::imageops::crop_imm(&whole, left, top, 14, 14).to_image();
+            assert_eq!(clip(14).preprocess(&picture)?, clip(14).normalize(&cut));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn extreme_shapes_are_computed() -> Result<(), DataError> {
+        for (width, height) in [(1, 1), (1, 20_000), (20_000, 1)] {
+            for pad_to_square in [false, true] {
+                let processor = ImageProcessor {
+                    pad_to_square,
+                    ..clip(336)
+                };
+                let pixels = processor.preprocess(&pattern(width, height))?;
+                assert_eq!(
+                    (pixels.channels, pixels.height, pixels.width),
+                    (3, 336, 336)
+                );
+                assert_eq!(pixels.values.len(), 3 * 336 * 336);
+                assert!(pixels.values.iter().all(|value| value.is_finite()));
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn small_pictures_are_framed_in_black() -> Result<(), DataError> {
+        let processor = ImageProcessor {
+            resize: None,
+            ..clip(4)
+        };
+        let picture = RgbImage::from_pixel(1, 6, Rgb([255; 3]));
+        let pixels = processor.preprocess(&picture)?;
+        // Two of the three missing columns go before the picture.
+        assert_eq!(pixels.values[..4], [-1.0, -1.0, 1.0, -1.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn padding_has_the_mean_colour() -> Result<(), DataError> {
+        let processor = ImageProcessor {
+            pad_to_square: true,
+            ..clip(4)
+        };
+        assert_eq!(processor.padding_colour(), [127, 102, 76]);
+        let picture = RgbImage::from_pixel(4, 2, Rgb([255; 3]));
+        let pixels = processor
+            .normalize(&processor.resize_and_crop(&Canvas::square(&picture, [127, 102, 76])));
+        assert_eq!(pixels, processor.preprocess(&picture)?);
+        assert!((pixels.values[0] - (127.0 / 255.0 - 0.5) / 0.5).abs() < 1e-6);
+        assert_eq!(pixels.values[4], 1.0);
+        Ok(())
+    }
+
+    #[test]
+    fn no_pixel_is_an_error() {
+        let error = clip(4).preprocess(&RgbImage::new(0, 5)).expect_err("empty");
+        assert!(matches!(error, DataError::EmptyImage { .. }));
+    }
+}

@@ -10,7 +10,7 @@ use crate::processor::{ImageProcessor, ResizeTo, Size};
 use crate::{DataError, Filter};
 
 const OPENAI_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const OPENAI_STD: [f64; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+const OPENAI_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 
 impl ImageProcessor {
     /// Reads `processor_config.json`'s `image_processor`, or else `preprocessor_config.json`.
@@ -231,4 +231,106 @@ fn read_size(size: &Value) -> Option<Size> {
 fn side(value: &Value) -> Option<u32> {
     let side = u32::try_from(value.as_u64()?).ok()?;
     (1..=8192).contains(&side).then_some(side)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(files: &[(&str, &str)]) -> Result<ImageProcessor, DataError> {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("created");
+            std::fs::write(path, text).expect("written");
+        }
+        ImageProcessor::from_dir(dir.path())
+    }
+
+    fn preprocessor(text: &str) -> Result<ImageProcessor, DataError> {
+        load(&[("preprocessor_config.json", text)])
+    }
+
+    #[test]
+    fn old_and_new_spellings_of_clip_agree() -> Result<(), DataError> {
+        let old = preprocessor(
+            r#"{"crop_size": 336, "do_center_crop": true, "do_normalize": true, "do_resize": true,
+                "feature_extractor_type": "CLIPFeatureExtractor", "image_mean": [0.48145466, 0.4578275, 0.40821073],
+                "image_std": [0.26862954, 0.26130258, 0.27577711], "resample": 3, "size": 336}"#,
+        )?;
+        let new = preprocessor(
+            r#"{"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 336},
+                "crop_size": {"height": 336, "width": 336}, "do_rescale": true, "rescale_factor": 0.00392156862745098}"#,
+        )?;
+        let nested = load(&[
+            (
+                "processor_config.json",
+                r#"{"image_processor": {"size": {"shortest_edge": 336}}}"#,
+            ),
+            ("preprocessor_config.json", r#"{"size": 14}"#),
+        ])?;
+        assert_eq!(old, new);
+        assert_eq!(old, nested);
+        assert_eq!(old.output_size(), (336, 336));
+        Ok(())
+    }
+
+    #[test]
+    fn siglip_is_squashed_without_a_crop() -> Result<(), DataError> {
+        let processor = preprocessor(
+            r#"{"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 382}, "resample": 2}"#,
+        )?;
+        assert_eq!(processor.output_size(), (384, 382));
+        assert_eq!((processor.center_crop, processor.mean), (None, [0.5; 3]));
+        assert_eq!(processor.filter, Filter::Bilinear);
+        Ok(())
+    }
+
+    #[test]
+    fn padding_is_asked_for_in_three_places() -> Result<(), DataError> {
+        let size = r#""size": {"shortest_edge": 56}"#;
+        let pads = [
+            load(&[(
+                "preprocessor_config.json",
+                &format!(r#"{{{size}, "image_aspect_ratio": "pad"}}"#),
+            )])?,
+            load(&[(
+                "preprocessor_config.json",
+                &format!(
+                    r#"{{{size}, "do_pad": true, "image_processor_type": "LlavaImageProcessor"}}"#
+                ),
+            )])?,
+            load(&[
+                (
+                    "config.json",
+                    r#"{"image_aspect_ratio": "pad", "mm_vision_tower": "tower"}"#,
+                ),
+                ("tower/preprocessor_config.json", &format!("{{{size}}}")),
+            ])?,
+        ];
+        assert!(pads.iter().all(|processor| processor.pad_to_square));
+        assert!(!preprocessor(&format!("{{{size}}}"))?.pad_to_square);
+        Ok(())
+    }
+
+    #[test]
+    fn settings_that_are_not_computed_are_named() {
+        for (text, field) in [
+            (r#"{"resample": 1}"#, "resample"),
+            (r#"{"size": {"longest_edge": 5}}"#, "size"),
+            (r#"{"size": 0}"#, "size"),
+            (r#"{"crop_size": "big"}"#, "crop_size"),
+            (r#"{"image_std": [1, 0, 1]}"#, "image_std"),
+            (r#"{"do_center_crop": false}"#, "do_center_crop"),
+        ] {
+            let error = preprocessor(text).expect_err(field).to_string();
+            assert!(error.contains(&format!("`{field}`")), "{error}");
+        }
+        let error = load(&[]).expect_err("nothing there").to_string();
+        assert!(error.contains("preprocessor_config.json"), "{error}");
+        assert!(matches!(
+            preprocessor("{"),
+            Err(DataError::ParseJson { .. })
+        ));
+    }
 }

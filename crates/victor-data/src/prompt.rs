@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_mismatch_names_both_numbers() {
-        let error = expand_image_tokens(&[1, 9, 2], 9, &[4, 4]).unwrap_err();
+        let error = expand_image_tokens(&[1, 9, 2], 9, &[4, 4]).expect_err("a mismatch");
         let text = error.to_string();
         assert!(
             text.contains("1 `<image>`") && text.contains("2 pictures"),

@@ -199,6 +199,10 @@ impl Tokenizer {
             .unwrap_or(self.vocab_size() as u32)
     }
 
+    pub(crate) fn is_special(&self, token: &str) -> bool {
+        self.inner.get_added_vocabulary().is_special_token(token)
+    }
+
     /// Adds tokens in the order of their ids, and checks that they get these ids.
     fn add_listed(
         &mut self,
@@ -282,5 +286,196 @@ impl From<ListedToken> for AddedToken {
             .rstrip(token.rstrip)
             .single_word(token.single_word)
             .normalized(token.normalized)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn from_json(tokenizer: &Value, config: &Value) -> Result<Tokenizer, DataError> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, json: &Value| {
+            std::fs::write(dir.path().join(name), json.to_string()).expect("written");
+        };
+        write("tokenizer.json", tokenizer);
+        write("tokenizer_config.json", config);
+        Tokenizer::from_dir(dir.path())
+    }
+
+    fn special(id: usize, content: &str) -> Value {
+        json!({"id": id, "content": content, "special": true, "single_word": false, "lstrip": false,
+               "rstrip": false, "normalized": false})
+    }
+
+    fn config() -> Value {
+        json!({"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": false}, "add_bos_token": true})
+    }
+
+    fn adds_bos() -> Value {
+        json!({"type": "TemplateProcessing",
+               "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+               "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+               "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}})
+    }
+
+    /// A byte-level tokenizer like Llama-3's: every byte is a token, ` a` and ` b` are merged.
+    pub(crate) fn byte_level() -> Tokenizer {
+        let mut vocab = serde_json::Map::new();
+        vocab.insert("<s>".to_owned(), json!(0));
+        vocab.insert("</s>".to_owned(), json!(1));
+        let mut symbols: Vec<char> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet()
+            .into_iter()
+            .collect();
+        symbols.sort_unstable();
+        for symbol in symbols {
+            let id = vocab.len();
+            vocab.insert(symbol.to_string(), json!(id));
+        }
+        for merged in ["Ġa", "Ġb"] {
+            let id = vocab.len();
+            vocab.insert(merged.to_owned(), json!(id));
+        }
+        let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+        let tokenizer = json!({"version": "1.0", "added_tokens": [special(0, "<s>"), special(1, "</s>")],
+            "normalizer": null, "pre_tokenizer": level, "decoder": level,
+            "post_processor": {"type": "Sequence", "processors": [level, adds_bos()]},
+            "model": {"type": "BPE", "vocab": vocab, "merges": [["Ġ", "a"], ["Ġ", "b"]]}});
+        from_json(&tokenizer, &config()).expect("a tokenizer")
+    }
+
+    /// A tokenizer like Llama-2's: metaspace, and bytes as tokens for what the vocabulary lacks.
+    pub(crate) fn byte_fallback() -> Tokenizer {
+        let mut vocab = serde_json::Map::new();
+        for token in ["<s>", "</s>", "<unk>"] {
+            let id = vocab.len();
+            vocab.insert(token.to_owned(), json!(id));
+        }
+        for byte in 0..256 {
+            vocab.insert(format!("<0x{byte:02X}>"), json!(byte + 3));
+        }
+        for token in ["▁", "a", "b", "c", "▁a", "▁b", "é"] {
+            let id = vocab.len();
+            vocab.insert(token.to_owned(), json!(id));
+        }
+        let tokenizer = json!({"version": "1.0",
+            "added_tokens": [special(0, "<s>"), special(1, "</s>"), special(2, "<unk>")],
+            "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+            "pre_tokenizer": null, "post_processor": adds_bos(),
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
+                {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+            "model": {"type": "BPE", "vocab": vocab, "merges": [["▁", "a"], ["▁", "b"]], "unk_token": "<unk>",
+                      "byte_fallback": true, "fuse_unk": true}});
+        from_json(&tokenizer, &config()).expect("a tokenizer")
+    }
+
+    /// The tokens that carry loss, for text in which the answers stand between brackets.
+    fn learned(tokenizer: &Tokenizer, marked: &str) -> Vec<String> {
+        let mut text = String::new();
+        let mut spans = Vec::new();
+        let mut start = 0;
+        for symbol in marked.chars() {
+            match symbol {
+                '[' => start = text.len(),
+                ']' => spans.push(start..text.len()),
+                other => text.push(other),
+            }
+        }
+        let (ids, mask) = tokenizer
+            .encode_with_spans(&text, true, &spans)
+            .expect("encodes");
+        assert_eq!(ids, tokenizer.encode(&text, true).expect("encodes"));
+        let kept = ids.iter().zip(mask).filter(|(_, kept)| *kept);
+        kept.map(|(&id, _)| tokenizer.id_to_token(id).expect("a token"))
+            .collect()
+    }
+
+    #[test]
+    fn exactly_the_answers_carry_loss() {
+        let (level, fallback) = (byte_level(), byte_fallback());
+        assert_eq!(
+            learned(&level, "ab:[ a b</s>]c[a</s>]\n"),
+            ["Ġa", "Ġb", "</s>", "a", "</s>"]
+        );
+        assert_eq!(
+            learned(&fallback, "ab:[ a b</s>]c[a</s>]\n"),
+            ["▁a", "▁b", "</s>", "a", "</s>"]
+        );
+        // Of a character spelled by several tokens, each carries loss.
+        assert_eq!(learned(&level, "🦀[🦀]🦀").len(), 4);
+        assert_eq!(learned(&fallback, "a🦀[🦀]🦀").len(), 4);
+        assert!(learned(&level, "abc").is_empty());
+        // Spaces alone, whose reported place is empty in a byte-level tokenizer.
+        assert_eq!(learned(&level, "c[  ]\n"), ["Ġ", "Ġ"]);
+    }
+
+    #[test]
+    fn spans_outside_the_text_are_refused() {
+        for span in [0..9, 1..2] {
+            let error = byte_level()
+                .encode_with_spans("é", false, &[span])
+                .expect_err("outside");
+            assert!(
+                matches!(error, DataError::SpanOutsideText { .. }),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_prompt_gets_one_beginning() -> Result<(), DataError> {
+        let tokenizer = byte_level();
+        assert_eq!(
+            (tokenizer.bos(), tokenizer.eos()),
+            (Some("<s>"), Some("</s>"))
+        );
+        assert_eq!(
+            tokenizer.encode_prompt("a")?,
+            tokenizer.encode_prompt("<s>a")?
+        );
+        assert_eq!(tokenizer.encode("a", true)?[0], 0);
+        assert_eq!(
+            tokenizer.decode(&tokenizer.encode_prompt("a b")?, true)?,
+            "a b"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn added_tokens_must_have_their_ids() -> Result<(), DataError> {
+        let mut tokenizer = byte_level();
+        let size = tokenizer.vocab_size() as u32;
+        assert_eq!(tokenizer.add_special_token("<image>"), size);
+        assert_eq!(tokenizer.add_special_token("<image>"), size);
+        assert_eq!(tokenizer.encode("a<image>", false)?.last(), Some(&size));
+
+        let plain = json!({"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null,
+            "post_processor": null, "decoder": null,
+            "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}});
+        let listed = |id: &str| json!({"added_tokens_decoder": {id: {"content": "<image>", "special": true}}});
+        assert_eq!(
+            from_json(&plain, &listed("1"))?.token_to_id("<image>"),
+            Some(1)
+        );
+        let error = from_json(&plain, &listed("5"))
+            .expect_err("a hole")
+            .to_string();
+        assert!(
+            error.contains("should have id 5") && error.contains("gives it 1"),
+            "{error}"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn a_missing_tokenizer_says_what_to_do() {
+        let error = Tokenizer::from_dir(Path::new("/nowhere"))
+            .expect_err("no file")
+            .to_string();
+        assert!(error.contains("save_pretrained"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use crate::cache::{KvCache, Slots};
 use crate::config::{PositionMode, VisionSelect, VlmConfig};
 use crate::decoder::{Decoder, Rows};
 use crate::layers::normal;
-use crate::layout::{BatchLayout, LayoutError, Row, Sequence};
+use crate::layout::{BatchLayout, LayoutError, Row, Sequence, Side};
 use crate::projector::Projector;
 use crate::rope::RotaryTable;
 use crate::vision::VisionTower;
@@ -156,42 +156,75 @@ impl<B: VictorBackend> Vlm<B> {
         embeds: Tensor<B, 3>,
         mut cache: Option<&mut KvCache<B>>,
     ) -> Tensor<B, 3> {
-        let device = &self.device();
-        let layers = self.config.text_config.num_hidden_layers;
-        let drop_layer = self.config.drop_layer();
-        let mut before = Slots::default();
-        before.extend(&layout.before.used, &layout.before.next_position);
-        let mut after = Slots::default();
-        if drop_layer.is_some() {
-            after.extend(&layout.after.used, &layout.after.next_position);
-        }
-        let rows = Rows {
-            rotary: self.rotary.rotary(&layout.before.positions, device),
-            mask: before.mask(layout.len(), device),
-        };
-        let drop = drop_layer.unwrap_or(layers);
-        let mut hidden = self
-            .language_model
-            .run(embeds, 0..drop, &rows, cache.as_deref_mut());
-        if drop_layer.is_some() {
-            let rows = Rows {
-                rotary: self.rotary.rotary(&layout.after.positions, device),
-                mask: after.mask(layout.kept_len(), device),
-            };
-            hidden = keep_rows(hidden, &layout.kept, device);
-            hidden = self
+        let hidden = self.forward_before_drop(layout, embeds, cache.as_deref_mut());
+        self.forward_after_drop(layout, hidden, cache)
+    }
+
+    /// Runs the layers that see all rows: those before `drop_layer`, or all where nothing is dropped.
+    ///
+    /// # Shapes
+    /// - embeds, output: `[batch, rows, hidden]`
+    ///
+    /// # Panics
+    /// If the cache is not empty.
+    pub fn forward_before_drop(
+        &self,
+        layout: &BatchLayout,
+        embeds: Tensor<B, 3>,
+        cache: Option<&mut KvCache<B>>,
+    ) -> Tensor<B, 3> {
+        let mut slots = Slots::default();
+        let rows = self.layout_rows(&layout.before, layout.len(), &mut slots);
+        let Some(cache) = cache else {
+            return self
                 .language_model
-                .run(hidden, drop..layers, &rows, cache.as_deref_mut());
+                .run(embeds, 0..self.first_dropped(), &rows, None);
+        };
+        assert!(cache.is_empty(), "a batch is prefilled into an empty cache");
+        cache.before = slots;
+        self.language_model
+            .run(embeds, 0..self.first_dropped(), &rows, Some(cache))
+    }
+
+    /// Drops the visual rows and runs the remaining layers; the identity where nothing is dropped.
+    ///
+    /// # Shapes
+    /// - hidden: `[batch, rows, hidden]`
+    /// - output: `[batch, surviving rows, hidden]`
+    pub fn forward_after_drop(
+        &self,
+        layout: &BatchLayout,
+        hidden: Tensor<B, 3>,
+        mut cache: Option<&mut KvCache<B>>,
+    ) -> Tensor<B, 3> {
+        let layers = self.config.text_config.num_hidden_layers;
+        if self.first_dropped() == layers {
+            return hidden;
         }
-        if let Some(cache) = cache {
-            assert!(
-                cache.before.used.is_empty(),
-                "a batch is prefilled into an empty cache"
-            );
-            cache.before = before;
-            cache.after = after;
+        let mut slots = Slots::default();
+        let rows = self.layout_rows(&layout.after, layout.kept_len(), &mut slots);
+        if let Some(cache) = cache.as_deref_mut() {
+            cache.after = slots;
         }
-        hidden
+        let hidden = keep_rows(hidden, &layout.kept);
+        self.language_model
+            .run(hidden, self.first_dropped()..layers, &rows, cache)
+    }
+
+    /// The first layer without visual tokens; the number of layers where all have them.
+    fn first_dropped(&self) -> usize {
+        self.config
+            .drop_layer()
+            .unwrap_or(self.config.text_config.num_hidden_layers)
+    }
+
+    fn layout_rows(&self, side: &Side, length: usize, slots: &mut Slots) -> Rows<B> {
+        let device = &self.device();
+        slots.extend(&side.used, &side.next_position);
+        Rows {
+            rotary: self.rotary.rotary(&side.positions, device),
+            mask: slots.mask(length, device),
+        }
     }
 
     /// What stands in the rows [`forward`](Self::forward) returns, `[batch][surviving rows]`.
@@ -235,16 +268,17 @@ impl<B: VictorBackend> Vlm<B> {
             batch,
             "one token for every cached sample"
         );
-        let layers = self.config.text_config.num_hidden_layers;
-        let drop_layer = self.config.drop_layer();
         let ids = tokens.iter().map(|id| *id as i32).collect();
         let hidden = self.language_model.embed(int_tensor(ids, device));
         let mut hidden = hidden.reshape([batch, 1, self.config.text_config.hidden_size]);
 
-        let drop = drop_layer.unwrap_or(layers);
+        let (drop, layers) = (
+            self.first_dropped(),
+            self.config.text_config.num_hidden_layers,
+        );
         let rows = self.next_rows(&mut cache.before, device);
         hidden = self.language_model.run(hidden, 0..drop, &rows, Some(cache));
-        if drop_layer.is_some() {
+        if drop < layers {
             let rows = self.next_rows(&mut cache.after, device);
             hidden = self
                 .language_model
@@ -276,11 +310,8 @@ impl<B: VictorBackend> Vlm<B> {
 /// - hidden: `[batch, rows, hidden]`
 /// - kept: `[batch][kept]`
 /// - output: `[batch, kept, hidden]`
-fn keep_rows<B: Backend>(
-    hidden: Tensor<B, 3>,
-    kept: &[Vec<usize>],
-    device: &B::Device,
-) -> Tensor<B, 3> {
+fn keep_rows<B: Backend>(hidden: Tensor<B, 3>, kept: &[Vec<usize>]) -> Tensor<B, 3> {
+    let device = &hidden.device();
     let [batch, rows, width] = hidden.dims();
     let index = kept
         .iter()

@@ -1,0 +1,156 @@
+//! Encodes every picture of a run once with a frozen tower, and reads pictures while training.
+
+use crate::batch::PictureSource;
+use crate::{FeatureCache, Progress, TrainError};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::prelude::*;
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use victor_data::{ImageProcessor, decode_image};
+use victor_model::{VictorBackend, Vlm};
+
+/// Pictures encoded together.
+const BATCH: usize = 16;
+
+/// Stands for the tower's weights, the selected layer and the processor.
+pub(crate) fn fingerprint<B: VictorBackend>(model: &Vlm<B>, processor: &ImageProcessor) -> u64 {
+    let mut visitor = WeightHash(DefaultHasher::new());
+    model.vision_tower.visit(&mut visitor);
+    let config = model.config();
+    let described = format!(
+        "{processor:?} {:?} {} {:?}",
+        config.vision_config, config.vision_feature_layer, config.vision_feature_select_strategy
+    );
+    described.hash(&mut visitor.0);
+    visitor.0.finish()
+}
+
+struct WeightHash(DefaultHasher);
+
+impl<B: Backend> ModuleVisitor<B> for WeightHash {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.0.write(param.val().into_data().as_bytes());
+    }
+}
+
+/// Encodes those of `pictures` that the cache does not hold, while a second thread decodes ahead.
+///
+/// Returns the numbers of the pictures that could not be read, which without `skip_bad` are an error.
+pub(crate) fn fill<B: VictorBackend>(
+    cache: &mut FeatureCache,
+    model: &Vlm<B>,
+    processor: &ImageProcessor,
+    pictures: &[PathBuf],
+    skip_bad: bool,
+    progress: Progress,
+) -> Result<HashSet<u32>, TrainError> {
+    let mut bad = HashSet::new();
+    let mut missing = Vec::new();
+    for (number, path) in pictures.iter().enumerate() {
+        match cache.has(path) {
+            Ok(true) => {}
+            Ok(false) => missing.push((number as u32, path.as_path())),
+            Err(_) if skip_bad => {
+                bad.insert(number as u32);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(bad);
+    }
+    let device = model.device();
+    let (height, width) = processor.output_size();
+    let bar = progress.bar(missing.len(), "encoding pictures");
+    let (sender, receiver) = sync_channel::<Vec<Picture>>(2);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for chunk in missing.chunks(BATCH) {
+                let picture = |&(number, path)| Picture {
+                    number,
+                    path,
+                    pixels: read_pixels(path, processor),
+                };
+                if sender.send(chunk.iter().map(picture).collect()).is_err() {
+                    return;
+                }
+            }
+        });
+        for chunk in receiver {
+            let (mut paths, mut pixels) = (Vec::new(), Vec::new());
+            for picture in &chunk {
+                match &picture.pixels {
+                    Ok(values) => {
+                        paths.push(picture.path);
+                        pixels.extend_from_slice(values);
+                    }
+                    Err(_) if skip_bad => {
+                        bad.insert(picture.number);
+                    }
+                    Err(_) => {}
+                }
+            }
+            bar.inc(chunk.len() as u64);
+            if !skip_bad {
+                let failed = chunk.into_iter().find_map(|picture| picture.pixels.err());
+                if let Some(error) = failed {
+                    return Err(error);
+                }
+            }
+            if paths.is_empty() {
+                continue;
+            }
+            let shape = [paths.len(), 3, height, width];
+            let pixels = Tensor::<B, 4>::from_data(TensorData::new(pixels, shape), &device);
+            let features = model.encode_images(pixels).into_data().convert::<f32>();
+            cache.insert(&paths, features.as_slice::<f32>().unwrap_or_default())?;
+        }
+        bar.finish();
+        Ok(bad)
+    })
+}
+
+struct Picture<'a> {
+    number: u32,
+    path: &'a Path,
+    pixels: Result<Vec<f32>, TrainError>,
+}
+
+fn read_pixels(path: &Path, processor: &ImageProcessor) -> Result<Vec<f32>, TrainError> {
+    Ok(processor.preprocess(&decode_image(path)?)?.values)
+}
+
+/// Features from the cache.
+pub(crate) struct Cached<'a> {
+    pub(crate) cache: &'a mut FeatureCache,
+    pub(crate) pictures: &'a [PathBuf],
+}
+
+impl PictureSource for Cached<'_> {
+    fn append(&mut self, image: u32, into: &mut Vec<f32>) -> Result<(), TrainError> {
+        self.cache.read(&self.pictures[image as usize], into)
+    }
+
+    fn gives_pixels(&self) -> bool {
+        false
+    }
+}
+
+/// Pixels from the pictures' files.
+pub(crate) struct Files<'a> {
+    pub(crate) processor: &'a ImageProcessor,
+    pub(crate) pictures: &'a [PathBuf],
+}
+
+impl PictureSource for Files<'_> {
+    fn append(&mut self, image: u32, into: &mut Vec<f32>) -> Result<(), TrainError> {
+        into.extend(read_pixels(&self.pictures[image as usize], self.processor)?);
+        Ok(())
+    }
+
+    fn gives_pixels(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,218 @@
+//! Tiny models of any shape with the same seeded weights on every backend.
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::prelude::*;
+use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use victor::VlmConfig;
+use victor::parts::backend::VictorBackend;
+use victor::parts::model::{
+    Activation, PositionMode, ProjectorConfig, ReductionConfig, RopeConfig, Sequence, TextConfig,
+    VisionConfig, VisionFamily, VisionSelect, Vlm,
+};
+
+pub(crate) const VOCAB: usize = 64;
+
+/// Any small model.
+pub(crate) fn config() -> impl Strategy<Value = VlmConfig> {
+    let heads = prop_oneof![Just((2, 1)), Just((4, 2)), Just((3, 3)), Just((4, 1))];
+    let sizes = (
+        1_usize..=5,
+        1_usize..=3,
+        any::<bool>(),
+        any::<bool>(),
+        0_usize..=5,
+        1_usize..=5,
+    );
+    (
+        heads,
+        prop_oneof![Just(4_usize), Just(8), Just(10)],
+        sizes,
+        any::<bool>(),
+    )
+        .prop_map(
+            |(
+                (heads, kv_heads),
+                head_dim,
+                (layers, grid, qkv_bias, tied, registers, drop),
+                compact,
+            )| {
+                build(Shape {
+                    hidden: 24,
+                    heads,
+                    kv_heads,
+                    head_dim,
+                    layers,
+                    grid,
+                    qkv_bias,
+                    tied,
+                    registers,
+                    drop: drop.min(layers),
+                    positions: if compact {
+                        PositionMode::Compact
+                    } else {
+                        PositionMode::Original
+                    },
+                })
+            },
+        )
+}
+
+pub(crate) struct Shape {
+    pub(crate) hidden: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) layers: usize,
+    pub(crate) grid: usize,
+    pub(crate) qkv_bias: bool,
+    pub(crate) tied: bool,
+    pub(crate) registers: usize,
+    pub(crate) drop: usize,
+    pub(crate) positions: PositionMode,
+}
+
+pub(crate) fn build(shape: Shape) -> VlmConfig {
+    VlmConfig {
+        vision_config: VisionConfig {
+            family: VisionFamily::Clip,
+            hidden_size: 16,
+            intermediate_size: 24,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            image_size: shape.grid * 4,
+            patch_size: 4,
+            num_channels: 3,
+            layer_norm_eps: 1e-5,
+            hidden_act: Activation::QuickGelu,
+        },
+        projector: ProjectorConfig::Mlp {
+            activation: Activation::Gelu,
+            bias: true,
+        },
+        text_config: TextConfig {
+            hidden_size: shape.hidden,
+            intermediate_size: shape.hidden * 2,
+            num_hidden_layers: shape.layers,
+            num_attention_heads: shape.heads,
+            num_key_value_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            vocab_size: VOCAB,
+            rms_norm_eps: 1e-5,
+            rope: RopeConfig {
+                theta: 10_000.0,
+                scaling: None,
+            },
+            max_position_embeddings: 512,
+            qkv_bias: shape.qkv_bias,
+            output_bias: false,
+            mlp_bias: false,
+            tie_word_embeddings: shape.tied,
+        },
+        vision_feature_layer: -2,
+        vision_feature_select_strategy: VisionSelect::Default,
+        image_token_index: VOCAB as u32 - 1,
+        visual_token_reduction: Some(ReductionConfig {
+            num_registers: shape.registers,
+            drop_layer: shape.drop,
+            positions: shape.positions,
+        }),
+    }
+}
+
+/// The model of a config with weights that depend on the seed alone.
+pub(crate) fn model<B: VictorBackend>(config: &VlmConfig, seed: u64, device: &B::Device) -> Vlm<B> {
+    let mut seeded = Seeded(ChaCha8Rng::seed_from_u64(seed));
+    Vlm::init(config, device).map(&mut seeded)
+}
+
+struct Seeded(ChaCha8Rng);
+
+impl<B: Backend> ModuleMapper<B> for Seeded {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let shape = param.lazy_shape();
+        let width = shape.dims::<D>()[D - 1] as f32;
+        // Matrices keep the size of what passes through them; norms scatter around one.
+        let (centre, spread) = if D == 1 {
+            (1.0, 0.5)
+        } else {
+            (0.0, 3.0_f32.sqrt() / width.sqrt())
+        };
+        let values: Vec<f32> = (0..shape.num_elements())
+            .map(|_| centre + spread * self.0.random_range(-1.0..1.0))
+            .collect();
+        let id = param.id;
+        let device = param.lazy_device();
+        param.transform_for_load(
+            Tensor::from_data(TensorData::new(values, shape), &device),
+            id,
+        )
+    }
+}
+
+/// Seeded features of `images` pictures, `[images, visual_tokens, vision_hidden]`.
+pub(crate) fn features<B: VictorBackend>(
+    config: &VlmConfig,
+    images: usize,
+    seed: u64,
+    device: &B::Device,
+) -> Tensor<B, 3> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let shape = [
+        images,
+        config.visual_tokens(),
+        config.vision_config.hidden_size,
+    ];
+    let values: Vec<f32> = (0..shape.iter().product())
+        .map(|_| random.random_range(-1.5..1.5))
+        .collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// Text with `images` pictures in it, each at a place of its own.
+pub(crate) fn sequence(config: &VlmConfig, gaps: &[usize], seed: u64) -> Sequence {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut sequence = Sequence::default();
+    for (index, gap) in gaps.iter().enumerate() {
+        sequence
+            .ids
+            .extend((0..*gap).map(|_| random.random_range(0..VOCAB as u32 - 1)));
+        if index + 1 < gaps.len() {
+            let start = sequence.ids.len();
+            let marker = config.image_token_index;
+            sequence
+                .ids
+                .extend(std::iter::repeat_n(marker, config.visual_tokens()));
+            sequence.image_spans.push(start..sequence.ids.len());
+        }
+    }
+    sequence
+}
+
+/// Prompts of up to two pictures that end in text: how many tokens stand before, between and after.
+pub(crate) fn gaps() -> impl Strategy<Value = Vec<usize>> {
+    let inner = prop::collection::vec(0_usize..4, 0..=2);
+    (inner, 1_usize..6).prop_map(|(mut gaps, last)| {
+        gaps.push(last);
+        gaps
+    })
+}
+
+pub(crate) fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor
+        .into_data()
+        .convert::<f32>()
+        .to_vec()
+        .expect("floats")
+}
+
+/// Relative L2 distance.
+pub(crate) fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let squares =
+        |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum();
+    let difference: f64 = squares(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+    let norm: f64 = squares(&mut expected.iter().copied());
+    (difference / norm.max(1e-30)).sqrt()
+}
