@@ -45,7 +45,7 @@ impl<B: VictorBackend> Engine<B> {
     /// # Errors
     /// If a file is missing or damaged, or the files do not belong together.
     pub fn load(dir: &Path, device: &B::Device) -> Result<Self, VictorError> {
-        let config = open_config(dir)?;
+        let config = read_config(dir)?;
         let tokenizer = Tokenizer::from_dir(dir)?;
         let processor = ImageProcessor::from_dir(dir)?;
         let template = ChatTemplate::from_dir(dir)?;
@@ -149,8 +149,11 @@ impl<B: VictorBackend> Engine<B> {
     }
 }
 
-/// Reads the config; a folder that is not there is its own error.
-pub(crate) fn open_config(dir: &Path) -> Result<VlmConfig, VictorError> {
+/// Reads a checkpoint's config and nothing else.
+///
+/// # Errors
+/// If there is no such folder, or its config is not understood.
+pub fn read_config(dir: &Path) -> Result<VlmConfig, VictorError> {
     if !dir.is_dir() {
         return Err(VictorError::NoSuchModel { path: dir.into() });
     }
