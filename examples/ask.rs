@@ -7,7 +7,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use victor::{Device, GenerateOptions, Request, SamplingOptions, Victor};
+use victor::{Device, GenerateOptions, Request, Victor};
 
 fn main() -> anyhow::Result<()> {
     let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/hot-beverage.png");
@@ -19,10 +19,6 @@ fn main() -> anyhow::Result<()> {
     let model = Victor::from_pretrained(victor::default_weights()?, Device::best()?)?;
     let options = GenerateOptions {
         max_new_tokens: 32,
-        sampling: SamplingOptions {
-            temperature: 0.0,
-            ..Default::default()
-        },
         ..Default::default()
     };
     let mut generation = model.generate(&Request::ask(picture, question), &options)?;

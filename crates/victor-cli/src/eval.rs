@@ -6,6 +6,7 @@ use crate::output::Output;
 use crate::pictures;
 use anyhow::Context;
 use clap::Args;
+use rayon::prelude::*;
 use serde::Serialize;
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -133,7 +134,7 @@ fn answer(
     let mut lines = Vec::with_capacity(tasks.len());
     let bar = progress_bar(tasks.len());
     for tasks in tasks.chunks(args.batch_size.get()) {
-        let requests: anyhow::Result<Vec<Request>> = tasks.iter().map(Task::request).collect();
+        let requests: anyhow::Result<Vec<Request>> = tasks.par_iter().map(Task::request).collect();
         let (completions, _) = model.generate_batch(&requests?, &options)?;
         for (task, completion) in tasks.iter().zip(&completions) {
             let outcome = scores.push(&task.expected, &completion.text);
