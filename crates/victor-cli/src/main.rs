@@ -4,6 +4,7 @@ mod answer;
 mod args;
 mod ask;
 mod caption;
+mod convert;
 mod eval;
 mod info;
 mod output;
@@ -28,6 +29,7 @@ enum Command {
     Caption(caption::CaptionArgs),
     Ask(ask::AskArgs),
     Info(info::InfoArgs),
+    Convert(convert::ConvertArgs),
     Trace(trace::TraceArgs),
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Ask(args) => ask::run(&args, &mut output),
         Command::Info(args) => info::run(&args, &mut output),
         Command::Trace(args) => trace::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Train(args) => train::run(&args, &mut output),
         Command::Eval(args) => eval::run(&args, &mut output),
     };

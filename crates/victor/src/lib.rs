@@ -14,6 +14,7 @@
 //! ```
 
 mod completion;
+mod convert;
 mod defaults;
 mod engine;
 mod error;
@@ -27,6 +28,7 @@ mod stop;
 mod trace;
 
 pub use completion::{Completion, FinishReason, Timings, Token};
+pub use convert::convert;
 pub use defaults::{DEFAULT_MODEL, default_weights};
 pub use engine::{Engine, read_config};
 pub use error::VictorError;
@@ -43,7 +45,7 @@ pub use victor_data::{
     decode_image,
 };
 pub use victor_model::VlmConfig;
-pub use victor_weights::{LoadReport, WeightsError};
+pub use victor_weights::{LoadReport, SaveOptions, Storage, WeightsError};
 
 /// The crates below, for those who build on parts of the engine.
 pub mod parts {
