@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
             images: None,
             weight: 1.0,
         }],
-        train: vec![Part::Projector, Part::Registers, Part::Decoder],
+        train: vec![Part::Projector, Part::Decoder],
         batch_size: 1,
         max_steps: Some(12),
         learning_rate: 3e-4,
