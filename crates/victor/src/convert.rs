@@ -1,7 +1,7 @@
 //! Writes a checkpoint in another storage.
 
 use crate::VictorError;
-use crate::engine::open_config;
+use crate::engine::read_config;
 use std::path::Path;
 use victor_backend::{Device, DeviceTask, VictorBackend};
 use victor_weights::{LoadOptions, SaveOptions};
@@ -34,7 +34,7 @@ impl DeviceTask for Convert<'_> {
     type Output = Result<(), VictorError>;
 
     fn run<B: VictorBackend>(self, device: B::Device) -> Self::Output {
-        let config = open_config(self.source)?;
+        let config = read_config(self.source)?;
         let load = LoadOptions::default();
         let (model, _) = victor_weights::load::<B>(self.source, &config, &device, &load)?;
         Ok(victor_weights::save(
