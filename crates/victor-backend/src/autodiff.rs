@@ -75,7 +75,11 @@ impl<B: VictorBackend, C: CheckpointStrategy> VictorBackend for Autodiff<B, C> {
         sin: Tensor<Self, 4>,
     ) -> Tensor<Self, 4> {
         // Positions are constants: no gradient goes to their cosines and sines.
-        let (x, cos, sin) = (node(x), inner::<B, 4>(&node(cos)), inner::<B, 4>(&node(sin)));
+        let (x, cos, sin) = (
+            node(x),
+            inner::<B, 4>(&node(cos)),
+            inner::<B, 4>(&node(sin)),
+        );
         let output = B::rotate_half(inner(&x), cos.clone(), sin.clone());
         record::<B, C, _, 1, 4>(RotateHalf, [&x], output, |_| (cos, sin))
     }
@@ -340,11 +344,18 @@ mod tests {
         let above = random([2, 4, 5, 6]);
         let [query, key, value] = [&inputs.query, &inputs.key, &inputs.value]
             .map(|x| Tensor::<Train, 4>::from_inner(x.clone()).require_grad());
-        let output = plain::grouped_attention(query.clone(), key.clone(), value.clone(), None, true);
-        let grads = (output.clone() * Tensor::from_inner(above.clone())).sum().backward();
+        let output =
+            plain::grouped_attention(query.clone(), key.clone(), value.clone(), None, true);
+        let grads = (output.clone() * Tensor::from_inner(above.clone()))
+            .sum()
+            .backward();
         let found = gradients::grouped_attention(inputs, output.inner(), above);
         for (found, tensor) in found.into_iter().zip([query, key, value]) {
-            close(found, tensor.grad(&grads).expect("tracked"), "plain attention");
+            close(
+                found,
+                tensor.grad(&grads).expect("tracked"),
+                "plain attention",
+            );
         }
     }
 
@@ -423,7 +434,9 @@ mod tests {
     fn frozen_weights_get_no_gradient_and_pass_one_on() {
         let x = Tensor::<Train, 3>::from_inner(random([2, 3, 4])).require_grad();
         let weight = Tensor::<Train, 2>::from_inner(random([5, 4]));
-        let grads = Train::dense(x.clone(), weight.clone(), None).sum().backward();
+        let grads = Train::dense(x.clone(), weight.clone(), None)
+            .sum()
+            .backward();
         assert!(x.grad(&grads).is_some() && weight.grad(&grads).is_none());
     }
 }

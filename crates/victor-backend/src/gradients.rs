@@ -49,11 +49,17 @@ pub fn grouped_attention<B: Backend>(
     if causal {
         let offset = seq_k as i64 - seq_q as i64;
         let right = Tensor::<B, 2, Bool>::tril_mask([seq_q, seq_k], offset, &scores.device());
-        scores = scores.mask_fill(right.reshape([1, 1, seq_q, seq_k]).expand(all), f32::NEG_INFINITY);
+        scores = scores.mask_fill(
+            right.reshape([1, 1, seq_q, seq_k]).expand(all),
+            f32::NEG_INFINITY,
+        );
     }
     let probabilities = softmax(scores, 3);
 
-    let by_value = probabilities.clone().swap_dims(2, 3).matmul(gradient.clone());
+    let by_value = probabilities
+        .clone()
+        .swap_dims(2, 3)
+        .matmul(gradient.clone());
     let by_probabilities = gradient.clone().matmul(value.swap_dims(2, 3));
     let row = (gradient * output).sum_dim(3);
     let by_scores = probabilities * (by_probabilities - row) * scale;

@@ -121,7 +121,9 @@ impl Loader<'_> {
                 Err(error) => return Err(error),
             }
             images += sample.images.len();
-            batch.sequences.push(sample.sequence(self.marker, self.visual_tokens)?);
+            batch
+                .sequences
+                .push(sample.sequence(self.marker, self.visual_tokens)?);
             batch.learned.push(sample.learned_text(self.marker));
         }
         batch.perturbation = self.perturbation(images, random);

@@ -59,7 +59,9 @@ impl CheckpointStore<'_> {
                 Part::Projector => {
                     write::<B, _>(model.multi_modal_projector.clone().into_record(), path)
                 }
-                Part::Registers => write::<B, _>(model.visual_registers.clone().into_record(), path),
+                Part::Registers => {
+                    write::<B, _>(model.visual_registers.clone().into_record(), path)
+                }
                 Part::Decoder => write::<B, _>(model.language_model.clone().into_record(), path),
             }?;
         }
@@ -183,7 +185,10 @@ fn read<B: VictorBackend, R: Record<Autodiff<B>>>(
 fn sync(directory: &Path) -> Result<(), TrainError> {
     let sync_all = || {
         for entry in fs::read_dir(directory)? {
-            fs::OpenOptions::new().append(true).open(entry?.path())?.sync_all()?;
+            fs::OpenOptions::new()
+                .append(true)
+                .open(entry?.path())?
+                .sync_all()?;
         }
         Ok(())
     };

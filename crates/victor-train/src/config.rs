@@ -181,7 +181,10 @@ impl TrainConfig {
 
     /// The highest learning rate of a part.
     pub fn learning_rate_of(&self, part: Part) -> f64 {
-        *self.learning_rates.get(&part).unwrap_or(&self.learning_rate)
+        *self
+            .learning_rates
+            .get(&part)
+            .unwrap_or(&self.learning_rate)
     }
 
     /// Whether a part trains.
@@ -203,30 +206,59 @@ impl TrainConfig {
             if fine { Ok(()) } else { Err(problem) }
         };
         let directory = |field, path: &Path, expected| {
-            check(path.is_dir(), field, format!("{:?}", path.display().to_string()), expected)
+            check(
+                path.is_dir(),
+                field,
+                format!("{:?}", path.display().to_string()),
+                expected,
+            )
         };
-        let positive = |field, value: usize| {
-            check(value > 0, field, value.to_string(), "at least 1")
-        };
+        let positive =
+            |field, value: usize| check(value > 0, field, value.to_string(), "at least 1");
         let within = |field, value: f64, fine: bool, expected| {
-            check(fine && value.is_finite(), field, value.to_string(), expected)
+            check(
+                fine && value.is_finite(),
+                field,
+                value.to_string(),
+                expected,
+            )
         };
 
         directory("model", &self.model, "the directory of a checkpoint")?;
         let named = !self.output.as_os_str().is_empty();
         check(named, "output", "empty".into(), "a directory to write to")?;
-        check(!self.data.is_empty(), "data", "empty".into(), "at least one `[[data]]` with `json`")?;
+        check(
+            !self.data.is_empty(),
+            "data",
+            "empty".into(),
+            "at least one `[[data]]` with `json`",
+        )?;
         for (field, sources) in [("data", &self.data), ("validation", &self.validation)] {
             for source in sources {
                 let json = format!("{:?}", source.json.display().to_string());
-                check(source.json.is_file(), field, json, "files of records as `json`")?;
-                within(field, source.weight, source.weight > 0.0, "a `weight` above 0")?;
+                check(
+                    source.json.is_file(),
+                    field,
+                    json,
+                    "files of records as `json`",
+                )?;
+                within(
+                    field,
+                    source.weight,
+                    source.weight > 0.0,
+                    "a `weight` above 0",
+                )?;
                 if let Some(images) = &source.images {
                     directory(field, images, "directories of pictures as `images`")?;
                 }
             }
         }
-        check(!self.train.is_empty(), "train", "empty".into(), "at least one part")?;
+        check(
+            !self.train.is_empty(),
+            "train",
+            "empty".into(),
+            "at least one part",
+        )?;
         positive("batch_size", self.batch_size)?;
         positive("gradient_accumulation", self.gradient_accumulation)?;
         positive("epochs", self.epochs)?;
@@ -243,7 +275,12 @@ impl TrainConfig {
             ("adam_beta1", self.adam_beta1),
             ("adam_beta2", self.adam_beta2),
         ] {
-            within(field, value, (0.0..1.0).contains(&value), "at least 0 and below 1")?;
+            within(
+                field,
+                value,
+                (0.0..1.0).contains(&value),
+                "at least 0 and below 1",
+            )?;
         }
         for (field, value) in [
             ("weight_decay", self.weight_decay),
@@ -252,7 +289,12 @@ impl TrainConfig {
         ] {
             within(field, value, value >= 0.0, "at least 0")?;
         }
-        within("adam_epsilon", self.adam_epsilon, self.adam_epsilon > 0.0, "a number above 0")?;
+        within(
+            "adam_epsilon",
+            self.adam_epsilon,
+            self.adam_epsilon > 0.0,
+            "a number above 0",
+        )?;
         check(
             self.feature_cache.is_none() || !self.trains(Part::VisionTower),
             "feature_cache",
@@ -308,9 +350,14 @@ mod tests {
     fn unknown_settings_are_refused_by_name() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("recipe.toml");
-        for text in ["learning_rat = 1.0", "preset = \"stage1\"\nlearning_rat = 1.0"] {
+        for text in [
+            "learning_rat = 1.0",
+            "preset = \"stage1\"\nlearning_rat = 1.0",
+        ] {
             std::fs::write(&path, text).expect("writable");
-            let error = TrainConfig::from_file(&path).expect_err("unknown").to_string();
+            let error = TrainConfig::from_file(&path)
+                .expect_err("unknown")
+                .to_string();
             assert!(error.contains("learning_rat"), "{error}");
         }
     }

@@ -61,7 +61,9 @@ impl Reader {
                     Err(error) => return Err(error),
                 }
             }
-            corpus.sources.push((start..corpus.samples.len(), source.weight));
+            corpus
+                .sources
+                .push((start..corpus.samples.len(), source.weight));
         }
         Ok(corpus)
     }
@@ -78,7 +80,11 @@ impl Reader {
         let sample = Sample {
             ids,
             learned,
-            images: record.images.iter().map(|path| pictures.number(path)).collect(),
+            images: record
+                .images
+                .iter()
+                .map(|path| pictures.number(path))
+                .collect(),
         };
         // Fails here and not in the middle of the run.
         sample.sequence(self.marker, self.visual_tokens)?;

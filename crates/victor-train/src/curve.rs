@@ -40,7 +40,11 @@ fn draw_into<'a>(svg: &'a mut String, entries: &[Metrics]) -> Result<(), DrawErr
         .x_desc("step")
         .y_desc("cross-entropy, nats a token")
         .draw()?;
-    let (pale, dark, red) = (RGBColor(198, 216, 235), RGBColor(31, 96, 160), RGBColor(200, 60, 40));
+    let (pale, dark, red) = (
+        RGBColor(198, 216, 235),
+        RGBColor(31, 96, 160),
+        RGBColor(200, 60, 40),
+    );
     chart.draw_series(LineSeries::new(loss.iter().copied(), pale))?;
     let mean = running_mean(&loss);
     chart

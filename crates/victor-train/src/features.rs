@@ -63,9 +63,10 @@ impl FeatureCache {
         };
         let (records, mut journal) = (open("features.bin")?, open("journal.jsonl")?);
         let mut text = String::new();
-        journal
-            .read_to_string(&mut text)
-            .map_err(file_error(&directory, "read the journal of the feature cache"))?;
+        journal.read_to_string(&mut text).map_err(file_error(
+            &directory,
+            "read the journal of the feature cache",
+        ))?;
 
         // What was being written when a run was killed ends the journal without a line break.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
@@ -83,7 +84,10 @@ impl FeatureCache {
         let cut = journal
             .set_len(whole as u64)
             .and_then(|()| journal.seek(SeekFrom::End(0)));
-        cut.map_err(file_error(&directory, "write the journal of the feature cache"))?;
+        cut.map_err(file_error(
+            &directory,
+            "write the journal of the feature cache",
+        ))?;
         Ok(Self {
             directory,
             length,
@@ -100,7 +104,10 @@ impl FeatureCache {
     /// If the picture is not there.
     pub fn has(&self, picture: &Path) -> Result<bool, TrainError> {
         let stamp = stamp(picture)?;
-        Ok(self.slots.get(picture).is_some_and(|entry| entry.stamp == stamp))
+        Ok(self
+            .slots
+            .get(picture)
+            .is_some_and(|entry| entry.stamp == stamp))
     }
 
     /// Stores the features of some pictures, `length` numbers each, and marks them done.
@@ -111,7 +118,11 @@ impl FeatureCache {
     /// # Panics
     /// If there are not `length` numbers for each picture.
     pub fn insert(&mut self, pictures: &[&Path], features: &[f32]) -> Result<(), TrainError> {
-        assert_eq!(features.len(), pictures.len() * self.length, "numbers of features");
+        assert_eq!(
+            features.len(),
+            pictures.len() * self.length,
+            "numbers of features"
+        );
         let mut lines = Vec::new();
         for (picture, features) in pictures.iter().zip(features.chunks_exact(self.length)) {
             let slot = match self.slots.get(*picture) {
@@ -208,7 +219,9 @@ mod tests {
 
     fn fixture() -> (tempfile::TempDir, Vec<PathBuf>) {
         let dir = tempfile::tempdir().expect("a directory");
-        let paths: Vec<PathBuf> = (0..3).map(|i| dir.path().join(format!("{i}.png"))).collect();
+        let paths: Vec<PathBuf> = (0..3)
+            .map(|i| dir.path().join(format!("{i}.png")))
+            .collect();
         for path in &paths {
             fs::write(path, b"pixels").expect("written");
         }
@@ -219,7 +232,9 @@ mod tests {
     fn a_cache_that_was_cut_short_goes_on_and_forgets_nothing() {
         let (dir, paths) = fixture();
         let mut cache = FeatureCache::open(dir.path(), 7, 2).expect("opened");
-        cache.insert(&[&paths[0], &paths[1]], &[1.0, 2.0, 3.0, 4.0]).expect("stored");
+        cache
+            .insert(&[&paths[0], &paths[1]], &[1.0, 2.0, 3.0, 4.0])
+            .expect("stored");
         let journal = cache.directory.join("journal.jsonl");
         drop(cache);
         let mut text = fs::read_to_string(&journal).expect("a journal");
@@ -228,7 +243,9 @@ mod tests {
 
         let mut cache = FeatureCache::open(dir.path(), 7, 2).expect("opened");
         assert!(cache.has(&paths[0]).expect("there") && !cache.has(&paths[1]).expect("there"));
-        cache.insert(&[&paths[1], &paths[2]], &[5.0, 6.0, 7.0, 8.0]).expect("stored");
+        cache
+            .insert(&[&paths[1], &paths[2]], &[5.0, 6.0, 7.0, 8.0])
+            .expect("stored");
         drop(cache);
         let mut cache = FeatureCache::open(dir.path(), 7, 2).expect("opened");
         let mut features = Vec::new();

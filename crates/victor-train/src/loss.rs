@@ -105,7 +105,10 @@ fn loss<B: Backend>(
     targets: Tensor<B, 2, Int>,
     smoothing: f64,
 ) -> Tensor<B, 1> {
-    let hit = logits.clone().gather(1, targets).mul_scalar(1.0 - smoothing);
+    let hit = logits
+        .clone()
+        .gather(1, targets)
+        .mul_scalar(1.0 - smoothing);
     let mut log_probability = hit - total.clone().log();
     if smoothing > 0.0 {
         log_probability = log_probability + logits.mean_dim(1).mul_scalar(smoothing);
@@ -124,7 +127,8 @@ mod tests {
     fn loss_and_gradient_are_those_of_the_definition() {
         let device = Default::default();
         let (rows, vocab, scale) = (5, 13, 0.25);
-        let values = Tensor::<Inner, 2>::random([rows, vocab], Distribution::Normal(0.0, 3.0), &device);
+        let values =
+            Tensor::<Inner, 2>::random([rows, vocab], Distribution::Normal(0.0, 3.0), &device);
         let targets = Tensor::<Inner, 1, Int>::from_data([3, 0, 12, 3, 7], &device);
         for smoothing in [0.0, 0.1] {
             let logits = Tensor::<Train, 2>::from_inner(values.clone()).require_grad();

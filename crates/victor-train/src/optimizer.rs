@@ -43,7 +43,9 @@ impl<B: VictorBackend> Optimizers<B> {
             let parameters = part.parameters(model);
             // Vectors (biases, norms) are never decayed.
             for (adam, is_matrix) in [(0, true), (1, false)] {
-                let ids = parameters.iter().filter(|(_, axes)| (*axes > 1) == is_matrix);
+                let ids = parameters
+                    .iter()
+                    .filter(|(_, axes)| (*axes > 1) == is_matrix);
                 groups.push(Group {
                     ids: ids.map(|(id, _)| *id).collect(),
                     learning_rate: config.learning_rate_of(part),
@@ -72,7 +74,9 @@ impl<B: VictorBackend> Optimizers<B> {
             sum: None,
         };
         model.visit(&mut norm);
-        let norm = norm.sum.map_or(0.0, |sum| sum.into_scalar().elem::<f64>().sqrt());
+        let norm = norm
+            .sum
+            .map_or(0.0, |sum| sum.into_scalar().elem::<f64>().sqrt());
         let clip = self.max_grad_norm > 0.0 && norm > self.max_grad_norm;
 
         let numbers = self.groups.iter().enumerate();

@@ -67,7 +67,8 @@ impl BatchOrder {
         let mut batches = Vec::with_capacity(self.batches_per_epoch());
         for pictures in [true, false] {
             let of_modality = |entry: &usize| self.shapes[*entry].pictures == pictures;
-            let mut entries: Vec<usize> = self.entries.iter().copied().filter(of_modality).collect();
+            let mut entries: Vec<usize> =
+                self.entries.iter().copied().filter(of_modality).collect();
             entries.shuffle(random);
             for mega in entries.chunks_mut(self.batch_size * MEGA_BATCHES) {
                 mega.sort_by_key(|entry| self.shapes[*entry].rows);
@@ -120,7 +121,11 @@ mod tests {
         let mut spread = 0;
         for batch in &batches {
             let shapes: Vec<Shape> = batch.iter().map(|entry| order.shapes[*entry]).collect();
-            assert!(shapes.iter().all(|shape| shape.pictures == shapes[0].pictures));
+            assert!(
+                shapes
+                    .iter()
+                    .all(|shape| shape.pictures == shapes[0].pictures)
+            );
             let rows = shapes.iter().map(|shape| shape.rows);
             spread += rows.clone().max().unwrap_or(0) - rows.min().unwrap_or(0);
         }

@@ -49,7 +49,11 @@ impl Part {
     }
 
     /// Shows its parameters to a visitor, always in the same order.
-    pub(crate) fn visit<B: VictorBackend>(self, model: &Vlm<B>, visitor: &mut impl ModuleVisitor<B>) {
+    pub(crate) fn visit<B: VictorBackend>(
+        self,
+        model: &Vlm<B>,
+        visitor: &mut impl ModuleVisitor<B>,
+    ) {
         match self {
             Part::VisionTower => model.vision_tower.visit(visitor),
             Part::Projector => model.multi_modal_projector.visit(visitor),

@@ -125,7 +125,11 @@ mod tests {
                     _ => {}
                 }
             }
-            let width = if dropped { layout.kept_len() } else { layout.len() };
+            let width = if dropped {
+                layout.kept_len()
+            } else {
+                layout.len()
+            };
             let padding = width - alive.len();
             for (at, id) in alive.iter().enumerate().skip(1) {
                 if let Some(id) = id
@@ -148,8 +152,8 @@ mod tests {
             .collect();
         let learned: Vec<_> = samples.iter().map(|s| s.learned_text(MARKER)).collect();
         for registers in [0, 2] {
-            let layout = BatchLayout::new(&sequences, registers, PositionMode::Original)
-                .expect("laid out");
+            let layout =
+                BatchLayout::new(&sequences, registers, PositionMode::Original).expect("laid out");
             for (dropped, rows) in [(true, layout.kept_rows()), (false, layout.rows().to_vec())] {
                 let found = LossRows::new(&rows, &learned);
                 let pairs: Vec<_> = found.rows.into_iter().zip(found.targets).collect();
@@ -163,7 +167,8 @@ mod tests {
     fn rows_are_those_of_the_layout() {
         for sample in samples() {
             let sequence = sample.sequence(MARKER, 4).expect("markers match");
-            let layout = BatchLayout::new(&[sequence], 3, PositionMode::Original).expect("laid out");
+            let layout =
+                BatchLayout::new(&[sequence], 3, PositionMode::Original).expect("laid out");
             assert_eq!(sample.rows(4, 3), layout.len());
         }
     }

@@ -76,7 +76,11 @@ impl DeviceTask for Stage<'_> {
         // Before fresh parts are drawn, so that they follow from the seed.
         B::seed(&device, config.seed);
         let options = LoadOptions {
-            fresh: config.fresh.iter().map(|part| part.module_name().into()).collect(),
+            fresh: config
+                .fresh
+                .iter()
+                .map(|part| part.module_name().into())
+                .collect(),
         };
         let (model, _) = victor_weights::load::<B>(&config.model, &vlm, &device, &options)?;
         let missing = config.train.iter().find(|part| !part.is_in(&model));
@@ -115,7 +119,12 @@ impl DeviceTask for Stage<'_> {
         };
         let done = run.go(trainable(model, &config.train))?;
         let out = config.output.join("model");
-        victor_weights::save(&done.model.valid(), &config.model, &out, &SaveOptions::default())?;
+        victor_weights::save(
+            &done.model.valid(),
+            &config.model,
+            &out,
+            &SaveOptions::default(),
+        )?;
         Ok(TrainReport {
             model: out,
             steps: done.steps,
@@ -188,11 +197,7 @@ struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    fn loader<'b>(
-        &self,
-        samples: &'b [Sample],
-        cache: Option<&'b mut FeatureCache>,
-    ) -> Loader<'b>
+    fn loader<'b>(&self, samples: &'b [Sample], cache: Option<&'b mut FeatureCache>) -> Loader<'b>
     where
         'a: 'b,
     {

@@ -19,7 +19,9 @@ struct Memory;
 
 impl PictureSource for Memory {
     fn append(&mut self, image: u32, into: &mut Vec<f32>) -> Result<(), TrainError> {
-        into.extend((0..TOKENS * WIDTH).map(|i| ((i as u32 * 37 + image * 101) % 17) as f32 / 8.0 - 1.0));
+        into.extend(
+            (0..TOKENS * WIDTH).map(|i| ((i as u32 * 37 + image * 101) % 17) as f32 / 8.0 - 1.0),
+        );
         Ok(())
     }
 
@@ -154,7 +156,9 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     assert_eq!(values(&uninterrupted.model), values(&resumed.model));
     let losses = |dir: &Path| -> Vec<f64> {
         let text = std::fs::read_to_string(dir.join("metrics.jsonl")).expect("metrics");
-        let metrics = text.lines().map(|line| serde_json::from_str::<Metrics>(line).expect("JSON"));
+        let metrics = text
+            .lines()
+            .map(|line| serde_json::from_str::<Metrics>(line).expect("JSON"));
         metrics.map(|metrics| metrics.loss).collect()
     };
     assert_eq!(losses(whole.path()), losses(parted.path()));
@@ -179,9 +183,19 @@ fn another_recipe_cannot_resume() {
         store.load(model, &mut optimizers).map(|(_, step)| step)
     };
     assert_eq!(load(&config, 8).expect("the same"), 2);
-    assert!(load(&config, 9).expect_err("other data").to_string().contains("`data`"));
+    assert!(
+        load(&config, 9)
+            .expect_err("other data")
+            .to_string()
+            .contains("`data`")
+    );
     config.seed = 4;
-    assert!(load(&config, 8).expect_err("other").to_string().contains("`seed`"));
+    assert!(
+        load(&config, 8)
+            .expect_err("other")
+            .to_string()
+            .contains("`seed`")
+    );
 }
 
 #[test]
@@ -262,7 +276,9 @@ fn speed_of_the_default_model() {
     vlm.text_config.num_key_value_heads = 6;
     vlm.text_config.head_dim = 48;
     vlm.text_config.vocab_size = 8192;
-    let ids: Vec<u32> = (0..30).map(|i| if i == 2 { MARKER } else { 40 + i }).collect();
+    let ids: Vec<u32> = (0..30)
+        .map(|i| if i == 2 { MARKER } else { 40 + i })
+        .collect();
     let sample = Sample {
         learned: (0..30).map(|i| i > 12).collect(),
         ids,
@@ -273,7 +289,9 @@ fn speed_of_the_default_model() {
     loader.pictures = Box::new(Constant);
     loader.visual_tokens = 256;
     loader.vision_hidden = 384;
-    let batch = loader.batch(&(0..16).collect::<Vec<_>>(), &mut random(0, 0)).expect("a batch");
+    let batch = loader
+        .batch(&(0..16).collect::<Vec<_>>(), &mut random(0, 0))
+        .expect("a batch");
     for train in [
         vec![Part::Projector, Part::Registers],
         vec![Part::Projector, Part::Registers, Part::Decoder],
@@ -288,7 +306,9 @@ fn speed_of_the_default_model() {
         let mut best = f64::MAX;
         for _ in 0..5 {
             let clock = std::time::Instant::now();
-            (model, _) = trainer.step(model, std::slice::from_ref(&batch), 1e-6).expect("a step");
+            (model, _) = trainer
+                .step(model, std::slice::from_ref(&batch), 1e-6)
+                .expect("a step");
             best = best.min(clock.elapsed().as_secs_f64());
         }
         eprintln!("{:?}: {:.2} samples/s", config.train, 16.0 / best);

@@ -192,7 +192,10 @@ fn constant_features<B: VictorBackend>(model: &Vlm<B>, batch: &Batch) -> Option<
             let config = model.config();
             let (tokens, width) = (config.visual_tokens(), config.vision_config.hidden_size);
             let shape = [values.len() / (tokens * width), tokens, width];
-            Some(Tensor::from_data(TensorData::new(values.clone(), shape), &device))
+            Some(Tensor::from_data(
+                TensorData::new(values.clone(), shape),
+                &device,
+            ))
         }
     }
 }
@@ -204,7 +207,12 @@ fn pixel_tensor<B: VictorBackend>(
 ) -> Tensor<B, 4> {
     let vision = &model.config().vision_config;
     let (channels, side) = (vision.num_channels, vision.image_size);
-    let shape = [pixels.len() / (channels * side * side), channels, side, side];
+    let shape = [
+        pixels.len() / (channels * side * side),
+        channels,
+        side,
+        side,
+    ];
     Tensor::from_data(TensorData::new(pixels.to_vec(), shape), device)
 }
 

@@ -65,7 +65,14 @@ impl Attention<'_> {
                 self.probabilities(scores, sample, &block, query, key);
                 let scores = Matrix::contiguous(scores, block.keys);
                 let output = &mut output[block.start * head_dim..][..block.rows * head_dim];
-                multiply(output, head_dim, scores, value.first_rows(block.keys), 1.0, false);
+                multiply(
+                    output,
+                    head_dim,
+                    scores,
+                    value.first_rows(block.keys),
+                    1.0,
+                    false,
+                );
             }
         });
         interleave(&output, [batch, heads, seq_q, head_dim])
@@ -85,44 +92,63 @@ impl Attention<'_> {
         let by_keys = by_key
             .par_chunks_mut(seq_k * head_dim)
             .zip(by_value.par_chunks_mut(seq_k * head_dim));
-        let tasks = by_query.par_chunks_mut(group * seq_q * head_dim).zip(by_keys);
-        tasks.enumerate().for_each(|(task, (by_query, (by_key, by_value)))| {
-            let (sample, kv_head) = (task / kv_heads, task % kv_heads);
-            let key = self.key.matrix(sample, kv_head);
-            let value = self.value.matrix(sample, kv_head);
-            let size = BLOCK.min(seq_q) * seq_k;
-            let (mut scores, mut slopes) = (vec![0.0; size], vec![0.0; size]);
-            for (member, by_query) in by_query.chunks_exact_mut(seq_q * head_dim).enumerate() {
-                let head = kv_head * group + member;
-                let query = self.query.matrix(sample, head);
-                let output = output.matrix(sample, head);
-                let gradient = gradient.matrix(sample, head);
-                for block in self.blocks() {
-                    let size = block.rows * block.keys;
-                    let (scores, slopes) = (&mut scores[..size], &mut slopes[..size]);
-                    self.probabilities(scores, sample, &block, query, key);
-                    let query = query.rows(block.start, block.rows);
-                    let above = gradient.rows(block.start, block.rows);
-                    let (seen_key, seen_value) =
-                        (key.first_rows(block.keys), value.first_rows(block.keys));
+        let tasks = by_query
+            .par_chunks_mut(group * seq_q * head_dim)
+            .zip(by_keys);
+        tasks
+            .enumerate()
+            .for_each(|(task, (by_query, (by_key, by_value)))| {
+                let (sample, kv_head) = (task / kv_heads, task % kv_heads);
+                let key = self.key.matrix(sample, kv_head);
+                let value = self.value.matrix(sample, kv_head);
+                let size = BLOCK.min(seq_q) * seq_k;
+                let (mut scores, mut slopes) = (vec![0.0; size], vec![0.0; size]);
+                for (member, by_query) in by_query.chunks_exact_mut(seq_q * head_dim).enumerate() {
+                    let head = kv_head * group + member;
+                    let query = self.query.matrix(sample, head);
+                    let output = output.matrix(sample, head);
+                    let gradient = gradient.matrix(sample, head);
+                    for block in self.blocks() {
+                        let size = block.rows * block.keys;
+                        let (scores, slopes) = (&mut scores[..size], &mut slopes[..size]);
+                        self.probabilities(scores, sample, &block, query, key);
+                        let query = query.rows(block.start, block.rows);
+                        let above = gradient.rows(block.start, block.rows);
+                        let (seen_key, seen_value) =
+                            (key.first_rows(block.keys), value.first_rows(block.keys));
 
-                    let by_value = &mut by_value[..block.keys * head_dim];
-                    let probabilities = Matrix::contiguous(scores, block.keys);
-                    multiply(by_value, head_dim, probabilities.transposed(), above, 1.0, true);
+                        let by_value = &mut by_value[..block.keys * head_dim];
+                        let probabilities = Matrix::contiguous(scores, block.keys);
+                        multiply(
+                            by_value,
+                            head_dim,
+                            probabilities.transposed(),
+                            above,
+                            1.0,
+                            true,
+                        );
 
-                    multiply(slopes, block.keys, above, seen_value.transposed(), 1.0, false);
-                    let output = output.rows(block.start, block.rows);
-                    softmax_backward(slopes, scores, block.keys, output, above);
+                        multiply(
+                            slopes,
+                            block.keys,
+                            above,
+                            seen_value.transposed(),
+                            1.0,
+                            false,
+                        );
+                        let output = output.rows(block.start, block.rows);
+                        softmax_backward(slopes, scores, block.keys, output, above);
 
-                    let slopes = Matrix::contiguous(slopes, block.keys);
-                    let scale = self.scale();
-                    let by_query = &mut by_query[block.start * head_dim..][..block.rows * head_dim];
-                    multiply(by_query, head_dim, slopes, seen_key, scale, false);
-                    let by_key = &mut by_key[..block.keys * head_dim];
-                    multiply(by_key, head_dim, slopes.transposed(), query, scale, true);
+                        let slopes = Matrix::contiguous(slopes, block.keys);
+                        let scale = self.scale();
+                        let by_query =
+                            &mut by_query[block.start * head_dim..][..block.rows * head_dim];
+                        multiply(by_query, head_dim, slopes, seen_key, scale, false);
+                        let by_key = &mut by_key[..block.keys * head_dim];
+                        multiply(by_key, head_dim, slopes.transposed(), query, scale, true);
+                    }
                 }
-            }
-        });
+            });
         [
             interleave(&by_query, self.query.shape),
             interleave(&by_key, self.key.shape),
@@ -182,7 +208,11 @@ impl Attention<'_> {
 fn softmax(scores: &mut [f32], mask: Option<&[u8]>) {
     if let Some(mask) = mask {
         for (score, hidden) in scores.iter_mut().zip(mask) {
-            *score = if *hidden == 0 { *score } else { f32::NEG_INFINITY };
+            *score = if *hidden == 0 {
+                *score
+            } else {
+                f32::NEG_INFINITY
+            };
         }
     }
     let highest = max(scores);
@@ -206,9 +236,15 @@ fn softmax_backward(
     if keys == 0 {
         return;
     }
-    let rows = slopes.chunks_exact_mut(keys).zip(probabilities.chunks_exact(keys));
+    let rows = slopes
+        .chunks_exact_mut(keys)
+        .zip(probabilities.chunks_exact(keys));
     for (row, (slopes, probabilities)) in rows.enumerate() {
-        let along: f32 = output.row(row).zip(above.row(row)).map(|(a, b)| a * b).sum();
+        let along: f32 = output
+            .row(row)
+            .zip(above.row(row))
+            .map(|(a, b)| a * b)
+            .sum();
         dispatch(
             #[inline(always)]
             || {
@@ -310,8 +346,14 @@ fn multiply(
     scale: f32,
     accumulate: bool,
 ) {
-    assert!(a.columns == b.rows && b.columns == width, "sizes of a product");
-    assert!(target.len() == a.rows * width && a.fits() && b.fits(), "sizes of a product");
+    assert!(
+        a.columns == b.rows && b.columns == width,
+        "sizes of a product"
+    );
+    assert!(
+        target.len() == a.rows * width && a.fits() && b.fits(),
+        "sizes of a product"
+    );
     if target.is_empty() || a.columns == 0 {
         if !accumulate {
             target.fill(0.0);

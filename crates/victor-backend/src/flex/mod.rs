@@ -62,7 +62,9 @@ impl VictorBackend for Flex {
             query: query.heads(),
             key: key.heads(),
             value: value.heads(),
-            mask: mask.clone().map(|mask| mask.into_primitive().to_contiguous()),
+            mask: mask
+                .clone()
+                .map(|mask| mask.into_primitive().to_contiguous()),
             causal: *causal,
         };
         let [by_query, by_key, by_value] = attention.backward(&output.heads(), &gradient.heads());
@@ -93,8 +95,12 @@ impl VictorBackend for Flex {
             return gradients::rms_norm(x, weight, epsilon, gradient);
         }
         let (shape, width) = (x.dims(), weight.dims());
-        let (by_x, by_weight) =
-            rows::rms_norm_backward(&values(x), &values(weight), epsilon as f32, &values(gradient));
+        let (by_x, by_weight) = rows::rms_norm_backward(
+            &values(x),
+            &values(weight),
+            epsilon as f32,
+            &values(gradient),
+        );
         (tensor(by_x, shape), tensor(by_weight, width))
     }
 
@@ -156,9 +162,9 @@ impl std::ops::Deref for Values {
 
 /// A new tensor of these numbers.
 fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<Flex, D> {
-    Tensor::from_primitive(TensorPrimitive::Float(FlexTensor::from_data(TensorData::new(
-        values, shape,
-    ))))
+    Tensor::from_primitive(TensorPrimitive::Float(FlexTensor::from_data(
+        TensorData::new(values, shape),
+    )))
 }
 
 /// A tensor `[batch, heads, seq, head_dim]` of numbers that lie as `[batch, seq, heads, head_dim]`.
@@ -173,7 +179,11 @@ impl Strided {
     fn new(tensor: Tensor<Flex, 4>) -> Self {
         let tensor = tensor.into_primitive().tensor();
         let is_plain = tensor.layout().strides().iter().all(|stride| *stride >= 0);
-        Self(if is_plain { tensor } else { tensor.to_contiguous() })
+        Self(if is_plain {
+            tensor
+        } else {
+            tensor.to_contiguous()
+        })
     }
 
     fn heads(&self) -> attention::Heads<'_> {

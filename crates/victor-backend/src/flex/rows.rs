@@ -54,7 +54,8 @@ pub(super) fn rms_norm_backward(
                         for ((sum, x), gradient) in by_weight.iter_mut().zip(x).zip(gradient) {
                             *sum += x * scale * gradient;
                         }
-                        for ((by_x, gradient), weight) in by_x.iter_mut().zip(gradient).zip(weight) {
+                        for ((by_x, gradient), weight) in by_x.iter_mut().zip(gradient).zip(weight)
+                        {
                             *by_x = gradient * weight;
                         }
                         let along = sum2(by_x, x, |a, b| a * b) * scale * scale / width as f32;
@@ -141,10 +142,14 @@ pub(super) fn rotate_half(
             dispatch(
                 #[inline(always)]
                 || {
-                    let positions = output.chunks_exact_mut(position).zip(x.chunks_exact(position));
+                    let positions = output
+                        .chunks_exact_mut(position)
+                        .zip(x.chunks_exact(position));
                     let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
                     for ((output, x), (cos, sin)) in positions.zip(angles) {
-                        let heads = output.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half));
+                        let heads = output
+                            .chunks_exact_mut(2 * half)
+                            .zip(x.chunks_exact(2 * half));
                         for (output, x) in heads {
                             let (first, second) = x.split_at(half);
                             let (out_first, out_second) = output.split_at_mut(half);

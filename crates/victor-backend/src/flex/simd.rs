@@ -30,10 +30,18 @@ pub(super) fn max(a: &[f32]) -> f32 {
     let (whole, rest) = a.as_chunks::<LANES>();
     for a in whole {
         for lane in 0..LANES {
-            lanes[lane] = if a[lane] > lanes[lane] { a[lane] } else { lanes[lane] };
+            lanes[lane] = if a[lane] > lanes[lane] {
+                a[lane]
+            } else {
+                lanes[lane]
+            };
         }
     }
-    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+    lanes
+        .iter()
+        .chain(rest)
+        .copied()
+        .fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// `e^x` to about two units in the last place; 0 below -87.
@@ -74,7 +82,10 @@ mod tests {
         for step in -86_000..88_000 {
             let x = step as f32 / 1000.0;
             let (found, expected) = (f64::from(exp(x)), f64::from(x).exp());
-            assert!((found / expected - 1.0).abs() < 3e-7, "{x}: {found} {expected}");
+            assert!(
+                (found / expected - 1.0).abs() < 3e-7,
+                "{x}: {found} {expected}"
+            );
         }
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp(0.0), 1.0);
