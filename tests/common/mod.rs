@@ -18,8 +18,9 @@ pub(crate) fn devices() -> Vec<Device> {
     }
 }
 
-/// The folder of the reference cases.
+/// The folder of the reference cases: `VICTOR_GOLDEN`, or that of this checkout.
 #[allow(dead_code, reason = "not every test reads the cases")]
 pub(crate) fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+    let packed = std::env::var_os("VICTOR_GOLDEN").map(PathBuf::from);
+    packed.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"))
 }

@@ -1,13 +1,17 @@
 //! Chores of the workspace, run as `cargo xtask COMMAND`; nothing here is part of the engine.
 
+mod ci;
 mod data;
+mod golden;
+mod gpu;
 mod packages;
+mod tidy;
 mod weights;
 
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "xtask", about = "Chores of the Victor workspace")]
+#[command(about = "Chores of the Victor workspace")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -15,16 +19,28 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Everything a change must pass.
+    Ci(ci::Args),
     /// Build a data set from public packages.
     #[command(subcommand)]
     Data(data::Data),
+    /// Make unseen reference cases with transformers and compare `victor trace` with them.
+    Golden(golden::Args),
+    /// Pack what a machine with a GPU has to run.
+    Gpu(gpu::Args),
+    /// Check what no lint looks at: file sizes and openings.
+    Tidy,
     /// Convert published weights into the checkpoints that training starts from.
     Weights(weights::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Ci(args) => args.run(),
         Command::Data(data) => data.run(),
+        Command::Golden(args) => args.run(),
+        Command::Gpu(args) => args.run(),
+        Command::Tidy => tidy::run(),
         Command::Weights(args) => args.run(),
     }
 }

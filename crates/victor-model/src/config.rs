@@ -31,9 +31,16 @@ impl VlmConfig {
         index.clamp(0, states - 1) as usize
     }
 
-    /// Visual tokens of one image.
+    /// Visual tokens of one image of the tower's own size.
     pub fn visual_tokens(&self) -> usize {
-        let patches = self.vision_config.num_patches();
+        let side = self.vision_config.image_size;
+        self.visual_tokens_of(side, side)
+    }
+
+    /// Visual tokens of one image of `height × width` pixels.
+    pub fn visual_tokens_of(&self, height: usize, width: usize) -> usize {
+        let patch = self.vision_config.patch_size;
+        let patches = (height / patch) * (width / patch);
         match self.vision_feature_select_strategy {
             VisionSelect::Default => patches,
             VisionSelect::Full => patches + 1,

@@ -9,6 +9,7 @@ mod cache;
 mod config;
 pub mod cost;
 mod decoder;
+mod interpolate;
 mod layers;
 mod layout;
 pub mod parameters;

@@ -5,6 +5,7 @@
 
 use crate::VictorBackend;
 use crate::config::{Activation, VisionConfig, VisionFamily};
+use crate::interpolate;
 use crate::layers::{LayerNorm, Linear, constant, normal};
 use burn::module::{Module, Param};
 use burn::prelude::*;
@@ -36,7 +37,8 @@ impl<B: VictorBackend> VisionTower<B> {
     /// The hidden state after the last layer that was built, class token first.
     ///
     /// # Shapes
-    /// - pixel_values: `[images, channels, image_size, image_size]`, normalised
+    /// - pixel_values: `[images, channels, height, width]`, normalised; another size than the config's
+    ///   resamples the position table
     /// - output: `[images, 1 + patches, hidden]`
     pub fn forward(&self, pixel_values: Tensor<B, 4>) -> Tensor<B, 3> {
         let mut hidden = self.embeddings.forward(pixel_values);
@@ -115,8 +117,8 @@ impl<B: VictorBackend> PatchEmbeddings<B> {
             .val()
             .reshape([1, 1, hidden])
             .expand([images, 1, hidden]);
-        let positions = self.position_embedding.weight.val().unsqueeze::<3>();
-        Tensor::cat(vec![class, patches], 1) + positions
+        let positions = interpolate::positions(self.position_embedding.weight.val(), rows, columns);
+        Tensor::cat(vec![class, patches], 1) + positions.unsqueeze::<3>()
     }
 }
 

@@ -14,6 +14,9 @@ use victor_model::{VictorBackend, Vlm};
 /// Pictures encoded together.
 const BATCH: usize = 16;
 
+/// Batches under way at once: one is decoded or normalised while another is in a matrix product.
+const WORKERS: usize = 2;
+
 /// Stands for the tower's weights, the selected layer and the processor.
 pub(crate) fn fingerprint<B: VictorBackend>(model: &Vlm<B>, processor: &ImageProcessor) -> u64 {
     let mut visitor = WeightHash(DefaultHasher::new());
@@ -35,7 +38,7 @@ impl<B: Backend> ModuleVisitor<B> for WeightHash {
     }
 }
 
-/// Encodes those of `pictures` that the cache does not hold, while a second thread decodes ahead.
+/// Encodes those of `pictures` that the cache does not hold.
 ///
 /// Returns the numbers of the pictures that could not be read, which without `skip_bad` are an error.
 pub(crate) fn fill<B: VictorBackend>(
@@ -61,61 +64,72 @@ pub(crate) fn fill<B: VictorBackend>(
     if missing.is_empty() {
         return Ok(bad);
     }
-    let device = model.device();
-    let (height, width) = processor.output_size();
     let bar = progress.bar(missing.len(), "encoding pictures");
-    let (sender, receiver) = sync_channel::<Vec<Picture>>(2);
+    let (sender, receiver) = sync_channel(WORKERS);
     std::thread::scope(|scope| {
-        scope.spawn(move || {
-            for chunk in missing.chunks(BATCH) {
-                let picture = |&(number, path)| Picture {
-                    number,
-                    path,
-                    pixels: read_pixels(path, processor),
-                };
-                if sender.send(chunk.iter().map(picture).collect()).is_err() {
-                    return;
-                }
-            }
-        });
-        for chunk in receiver {
-            let (mut paths, mut pixels) = (Vec::new(), Vec::new());
-            for picture in &chunk {
-                match &picture.pixels {
-                    Ok(values) => {
-                        paths.push(picture.path);
-                        pixels.extend_from_slice(values);
+        for worker in 0..WORKERS {
+            let (sender, missing, model) = (sender.clone(), &missing, model.clone());
+            scope.spawn(move || {
+                for chunk in missing.chunks(BATCH).skip(worker).step_by(WORKERS) {
+                    if sender.send(encode(&model, processor, chunk)).is_err() {
+                        return;
                     }
-                    Err(_) if skip_bad => {
-                        bad.insert(picture.number);
-                    }
-                    Err(_) => {}
                 }
-            }
-            bar.inc(chunk.len() as u64);
-            if !skip_bad {
-                let failed = chunk.into_iter().find_map(|picture| picture.pixels.err());
-                if let Some(error) = failed {
+            });
+        }
+        drop(sender);
+        for encoded in receiver {
+            bar.inc((encoded.paths.len() + encoded.failed.len()) as u64);
+            for (number, error) in encoded.failed {
+                if !skip_bad {
                     return Err(error);
                 }
+                bad.insert(number);
             }
-            if paths.is_empty() {
-                continue;
+            if !encoded.paths.is_empty() {
+                cache.insert(&encoded.paths, &encoded.features)?;
             }
-            let shape = [paths.len(), 3, height, width];
-            let pixels = Tensor::<B, 4>::from_data(TensorData::new(pixels, shape), &device);
-            let features = model.encode_images(pixels).into_data().convert::<f32>();
-            cache.insert(&paths, features.as_slice::<f32>().unwrap_or_default())?;
         }
         bar.finish();
         Ok(bad)
     })
 }
 
-struct Picture<'a> {
-    number: u32,
-    path: &'a Path,
-    pixels: Result<Vec<f32>, TrainError>,
+/// One batch of pictures after the tower.
+struct Encoded<'a> {
+    paths: Vec<&'a Path>,
+    features: Vec<f32>,
+    failed: Vec<(u32, TrainError)>,
+}
+
+fn encode<'a, B: VictorBackend>(
+    model: &Vlm<B>,
+    processor: &ImageProcessor,
+    chunk: &[(u32, &'a Path)],
+) -> Encoded<'a> {
+    let mut encoded = Encoded {
+        paths: Vec::new(),
+        features: Vec::new(),
+        failed: Vec::new(),
+    };
+    let mut pixels = Vec::new();
+    for (number, path) in chunk {
+        match read_pixels(path, processor) {
+            Ok(values) => {
+                encoded.paths.push(path);
+                pixels.extend(values);
+            }
+            Err(error) => encoded.failed.push((*number, error)),
+        }
+    }
+    if !encoded.paths.is_empty() {
+        let (height, width) = processor.output_size();
+        let shape = [encoded.paths.len(), 3, height, width];
+        let pixels = Tensor::<B, 4>::from_data(TensorData::new(pixels, shape), &model.device());
+        let features = model.encode_images(pixels).into_data().convert::<f32>();
+        encoded.features = features.to_vec().unwrap_or_default();
+    }
+    encoded
 }
 
 fn read_pixels(path: &Path, processor: &ImageProcessor) -> Result<Vec<f32>, TrainError> {

@@ -57,6 +57,16 @@ pub struct Timings {
 }
 
 impl Timings {
+    /// Adds those of another batch; of the two caches the larger counts.
+    pub fn merge(&mut self, other: &Self) {
+        self.preprocess_s += other.preprocess_s;
+        self.vision_s += other.vision_s;
+        self.prefill_s += other.prefill_s;
+        self.decode_s += other.decode_s;
+        self.decode_steps += other.decode_steps;
+        self.kv_bytes = self.kv_bytes.max(other.kv_bytes);
+    }
+
     pub(crate) fn add(field: &mut f64, since: Duration) {
         *field += since.as_secs_f64();
     }

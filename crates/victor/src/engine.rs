@@ -8,7 +8,7 @@ use victor_backend::VictorBackend;
 use victor_data::{
     ChatTemplate, ImageProcessor, PixelValues, RgbImage, Tokenizer, expand_image_tokens,
 };
-use victor_model::{BatchLayout, Sequence, Vlm, VlmConfig};
+use victor_model::{BatchLayout, Sequence, VisionFamily, Vlm, VlmConfig};
 use victor_weights::{LoadOptions, LoadReport};
 
 /// Pictures the tower computes at once; more would only cost memory.
@@ -45,7 +45,7 @@ impl<B: VictorBackend> Engine<B> {
     /// # Errors
     /// If a file is missing or damaged, or the files do not belong together.
     pub fn load(dir: &Path, device: &B::Device) -> Result<Self, VictorError> {
-        let config = open_config(dir)?;
+        let config = read_config(dir)?;
         let tokenizer = Tokenizer::from_dir(dir)?;
         let processor = ImageProcessor::from_dir(dir)?;
         let template = ChatTemplate::from_dir(dir)?;
@@ -81,7 +81,8 @@ impl<B: VictorBackend> Engine<B> {
                 self.tokenizer.encode_prompt(&text)?
             }
         };
-        let counts = vec![config.visual_tokens(); request.images.len()];
+        let (height, width) = self.processor.output_size();
+        let counts = vec![config.visual_tokens_of(height, width); request.images.len()];
         let expanded = expand_image_tokens(&ids, config.image_token_index, &counts)?;
         let rows = config.text_config.vocab_size;
         if let Some(&id) = expanded.ids.iter().find(|id| **id as usize >= rows) {
@@ -148,8 +149,11 @@ impl<B: VictorBackend> Engine<B> {
     }
 }
 
-/// Reads the config; a folder that is not there is its own error.
-pub(crate) fn open_config(dir: &Path) -> Result<VlmConfig, VictorError> {
+/// Reads a checkpoint's config and nothing else.
+///
+/// # Errors
+/// If there is no such folder, or its config is not understood.
+pub fn read_config(dir: &Path) -> Result<VlmConfig, VictorError> {
     if !dir.is_dir() {
         return Err(VictorError::NoSuchModel { path: dir.into() });
     }
@@ -172,7 +176,12 @@ fn check_parts(
     }
     let expected = config.vision_config.image_size;
     let found = processor.output_size();
-    if found != (0, 0) && found != (expected, expected) {
+    let fits = match config.vision_config.family {
+        VisionFamily::Clip => found == (expected, expected),
+        // DINOv2's position table is resampled to the picture.
+        VisionFamily::Dinov2 => found.0.min(found.1) >= config.vision_config.patch_size,
+    };
+    if !fits {
         return Err(VictorError::PictureSize { found, expected });
     }
     Ok(())

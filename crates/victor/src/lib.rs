@@ -14,6 +14,7 @@
 //! ```
 
 mod completion;
+mod convert;
 mod defaults;
 mod engine;
 mod error;
@@ -22,15 +23,17 @@ mod info;
 mod request;
 mod runner;
 mod sampling;
+pub mod score;
 mod stop;
 mod trace;
 
 pub use completion::{Completion, FinishReason, Timings, Token};
+pub use convert::convert;
 pub use defaults::{DEFAULT_MODEL, default_weights};
-pub use engine::Engine;
+pub use engine::{Engine, read_config};
 pub use error::VictorError;
 pub use generate::GenerateOptions;
-pub use info::{Info, PartSize};
+pub use info::{Cost, Info, PartSize};
 pub use request::{CAPTION_PROMPT, Prompt, Request};
 pub use runner::{Generation, Victor};
 pub use sampling::{Sampler, SamplingOptions};
@@ -38,10 +41,11 @@ pub use trace::{Trace, TraceTensor, TraceValues};
 
 pub use victor_backend::{Device, DeviceError, DeviceTask};
 pub use victor_data::{
-    ChatTemplate, Content, DataError, ImageProcessor, Message, Role, Tokenizer, decode_image,
+    ChatTemplate, Content, DataError, ImageProcessor, Message, RgbImage, Role, Tokenizer,
+    decode_image,
 };
 pub use victor_model::VlmConfig;
-pub use victor_weights::{LoadReport, WeightsError};
+pub use victor_weights::{LoadReport, SaveOptions, Storage, WeightsError};
 
 /// The crates below, for those who build on parts of the engine.
 pub mod parts {

@@ -1,7 +1,7 @@
 //! The engine a user holds: a checkpoint on a device chosen at run time.
 
 use crate::completion::{Completion, Timings, Token};
-use crate::engine::{Engine, open_config};
+use crate::engine::{Engine, read_config};
 use crate::generate::{Batch, Decoding};
 use crate::{GenerateOptions, Info, Request, Trace, VictorError};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ impl Victor {
     pub fn from_pretrained(source: impl AsRef<Path>, device: Device) -> Result<Self, VictorError> {
         let source = source.as_ref();
         // Read before the device is started: a wrong folder should not cost a driver's start.
-        open_config(source)?;
+        read_config(source)?;
         let engine = device.run(Load { source })??;
         Ok(Self {
             engine,

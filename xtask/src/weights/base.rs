@@ -93,7 +93,7 @@ fn config(vision: Value, text: Value, image_token: u64) -> Result<Value> {
         "projector_hidden_act": "gelu",
         "multimodal_projector_bias": true,
         "tie_word_embeddings": tied,
-        "visual_token_reduction": { "type": "victor", "num_registers": 8, "drop_layer": 3 },
+        "visual_token_reduction": { "type": "victor", "num_registers": 8, "drop_layer": 2 },
         "text_config": text,
         "vision_config": vision,
         "dtype": "float32",

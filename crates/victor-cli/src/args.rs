@@ -1,0 +1,123 @@
+//! Options that several subcommands share.
+
+use anyhow::Context;
+use clap::Args;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use victor::{Device, GenerateOptions, SamplingOptions, Victor};
+
+/// Which checkpoint.
+#[derive(Args)]
+pub(crate) struct ModelArgs {
+    /// Folder of the checkpoint [default: the weights that come with Victor]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+}
+
+/// Where it runs.
+#[derive(Args)]
+pub(crate) struct DeviceArgs {
+    /// cpu (flex), ndarray, wgpu, vulkan, metal or cuda[:n] [default: the best compiled in]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<Device>,
+}
+
+/// How answers are generated and shown.
+#[derive(Args)]
+pub(crate) struct AnswerArgs {
+    /// At most so many new tokens
+    #[arg(long, value_name = "N", default_value = "128")]
+    max_new_tokens: NonZeroUsize,
+    /// 0 takes the most likely token, higher values vary more
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f64,
+    /// Choose among the K most likely tokens; 0 allows all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: usize,
+    /// Choose among the most likely tokens that together reach this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    top_p: f64,
+    /// Makes tokens that were already there less likely; 1 does nothing
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    repetition_penalty: f64,
+    /// Seed of the choice; equal seeds give equal answers
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Text that ends the answer and is not part of it; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Tell where the time went
+    #[arg(long)]
+    pub(crate) timings: bool,
+}
+
+impl ModelArgs {
+    /// The checkpoint's folder.
+    pub(crate) fn folder(&self) -> anyhow::Result<PathBuf> {
+        match &self.model {
+            Some(folder) => Ok(folder.clone()),
+            None => Ok(victor::default_weights()?),
+        }
+    }
+
+    /// Opens the checkpoint, and tells of tensors in it that belong to no part.
+    pub(crate) fn open(&self, device: &DeviceArgs) -> anyhow::Result<Victor> {
+        let model = Victor::from_pretrained(self.folder()?, device.choose()?)?;
+        let unused = &model.report().unexpected;
+        if let Some(first) = unused.first() {
+            let count = unused.len();
+            eprintln!("warning: {count} tensors of the checkpoint are not used, {first} first");
+        }
+        Ok(model)
+    }
+}
+
+impl DeviceArgs {
+    /// The device asked for, or the best there is.
+    pub(crate) fn choose(&self) -> anyhow::Result<Device> {
+        Ok(self.device.map_or_else(Device::best, Ok)?)
+    }
+}
+
+impl AnswerArgs {
+    /// The same as the engine takes it, checked.
+    pub(crate) fn options(&self) -> anyhow::Result<GenerateOptions> {
+        let sampling = SamplingOptions {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+        };
+        sampling.validate()?;
+        Ok(GenerateOptions {
+            max_new_tokens: self.max_new_tokens.get(),
+            sampling,
+            stop_strings: self.stop.clone(),
+            ..Default::default()
+        })
+    }
+}
+
+/// Refuses a file that cannot be written before hours of work go into it.
+pub(crate) fn check_out(path: &Path) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let folder = folder.unwrap_or(Path::new("."));
+    anyhow::ensure!(
+        folder.is_dir(),
+        "{}: there is no folder {} to write it to",
+        path.display(),
+        folder.display()
+    );
+    anyhow::ensure!(
+        !path.is_dir(),
+        "{}: is a folder; expected the name of a file",
+        path.display()
+    );
+    path.file_name()
+        .map(drop)
+        .with_context(|| format!("{}: expected the name of a file", path.display()))
+}

@@ -1,0 +1,183 @@
+//! `victor info`: what a checkpoint is made of and what it costs, from its config alone.
+
+use crate::args::ModelArgs;
+use crate::output::Output;
+use clap::Args;
+use indicatif::{DecimalBytes, HumanCount};
+use serde::Serialize;
+use std::path::Path;
+use victor::parts::model::PositionMode;
+use victor::{Info, VlmConfig};
+
+/// Tell what a checkpoint is made of and what a picture costs it
+///
+/// Reads config.json and no weights.
+#[derive(Args)]
+pub(crate) struct InfoArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// How rows of pictures and registers are counted.
+const ACCOUNTING: &str = "Registers count as image rows in every layer they are in: beside the visual tokens \
+    before the drop, alone after it. \"Final\" is the image rows of the last layer, \"mean\" their mean over all layers.";
+
+/// The same as JSON.
+#[derive(Serialize)]
+struct Facts<'a> {
+    model: &'a Path,
+    config: &'a VlmConfig,
+    #[serde(flatten)]
+    info: &'a Info,
+    accounting: &'static str,
+}
+
+pub(crate) fn run(args: &InfoArgs, output: &mut Output) -> anyhow::Result<()> {
+    let folder = args.model.folder()?;
+    let config = &victor::read_config(&folder)?;
+    let info = &Info::new(config);
+    if args.json {
+        return output.json(&Facts {
+            model: &folder,
+            config,
+            info,
+            accounting: ACCOUNTING,
+        });
+    }
+    output.line(folder.display())?;
+    parts(config, output)?;
+    output.line("")?;
+    sizes(info, output)?;
+    output.line("")?;
+    costs(info, output)?;
+    output.line("")?;
+    output.line(ACCOUNTING)
+}
+
+fn parts(config: &VlmConfig, output: &mut Output) -> anyhow::Result<()> {
+    let (vision, text) = (&config.vision_config, &config.text_config);
+    output.line(format_args!(
+        "  vision     {:?}, {} of {} layers, width {}, {} × {} pixels in patches of {}",
+        vision.family,
+        config.vision_layers(),
+        vision.num_hidden_layers,
+        vision.hidden_size,
+        vision.image_size,
+        vision.image_size,
+        vision.patch_size
+    ))?;
+    output.line(format_args!(
+        "  decoder    {} layers, width {}, {} heads of {} ({} for keys), vocabulary {}, context {}",
+        text.num_hidden_layers,
+        text.hidden_size,
+        text.num_attention_heads,
+        text.head_dim,
+        text.num_key_value_heads,
+        text.vocab_size,
+        text.max_position_embeddings
+    ))?;
+    match &config.visual_token_reduction {
+        None => output.line("  reduction  none: every layer sees all visual tokens"),
+        Some(reduction) => {
+            let drop = match config.drop_layer() {
+                Some(layer) => format!("visual tokens absent from layer {layer} on"),
+                None => "no visual token dropped".into(),
+            };
+            let positions = match reduction.positions {
+                PositionMode::Original => "positions kept",
+                PositionMode::Compact => "positions closed up",
+            };
+            let registers = reduction.num_registers;
+            output.line(format_args!(
+                "  reduction  {registers} registers a picture, {drop}, {positions}"
+            ))
+        }
+    }
+}
+
+fn sizes(info: &Info, output: &mut Output) -> anyhow::Result<()> {
+    let row = |name: &str, count: usize| format!("  {name:<24}{:>16}", count_of(count));
+    output.line("parameters")?;
+    for part in &info.parts {
+        output.line(row(part.name, part.parameters))?;
+    }
+    output.line(row("all", info.parameters))?;
+    output.line(row("extra for the reduction", info.reduction_parameters))?;
+    output.line(format_args!(
+        "  {:<24}{:>16}",
+        "memory in 32-bit floats",
+        bytes(info.weight_bytes)
+    ))
+}
+
+fn costs(info: &Info, output: &mut Output) -> anyhow::Result<()> {
+    let (with, without) = (&info.reduced, &info.unreduced);
+    output.line(format_args!(
+        "{:<42}{:>12}{:>12}{:>9}",
+        format!(
+            "one picture ({} tokens), {} text tokens",
+            info.visual_tokens, info.text_tokens
+        ),
+        "as it is",
+        "no drop",
+        "ratio"
+    ))?;
+    let mut row = |name: &str, with: f64, without: f64, show: fn(f64) -> String| {
+        let ratio = with / without;
+        output.line(format_args!(
+            "  {name:<40}{:>12}{:>12}{ratio:>9.3}",
+            show(with),
+            show(without)
+        ))
+    };
+    let whole = |value: f64| count_of(value as usize);
+    row(
+        "image rows, final",
+        with.final_tokens as f64,
+        without.final_tokens as f64,
+        whole,
+    )?;
+    row(
+        "image rows, mean",
+        with.mean_tokens,
+        without.mean_tokens,
+        |value| format!("{value:.1}"),
+    )?;
+    row(
+        "prefill, FastV's 4nd²+2n²d+2ndm",
+        with.prefill_macs_fastv,
+        without.prefill_macs_fastv,
+        macs,
+    )?;
+    row(
+        "prefill, keys grouped and gate counted",
+        with.prefill_macs_gated,
+        without.prefill_macs_gated,
+        macs,
+    )?;
+    row(
+        "cache in 32-bit floats",
+        with.kv_bytes as f64,
+        without.kv_bytes as f64,
+        |value| bytes(value as usize),
+    )
+}
+
+fn count_of(count: usize) -> String {
+    HumanCount(count as u64).to_string()
+}
+
+fn bytes(count: usize) -> String {
+    DecimalBytes(count as u64).to_string()
+}
+
+/// Multiply–accumulates in a unit that leaves one to three digits before the point.
+fn macs(count: f64) -> String {
+    let units = [(1e12, "TMAC"), (1e9, "GMAC"), (1e6, "MMAC"), (1e3, "kMAC")];
+    let unit = units.into_iter().find(|(size, _)| count >= *size);
+    let (size, name) = unit.unwrap_or((1.0, "MAC"));
+    format!("{:.2} {name}", count / size)
+}
