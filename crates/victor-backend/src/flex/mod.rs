@@ -28,7 +28,7 @@ impl VictorBackend for Flex {
             return plain::grouped_attention(query, key, value, mask, causal);
         }
         let shape = query.dims();
-        let [query, key, value] = [query, key, value].map(|x| Strided::new(x));
+        let [query, key, value] = [query, key, value].map(Strided::new);
         let mask = mask.map(|mask| mask.into_primitive());
         let attention = Attention {
             query: query.heads(),
@@ -57,7 +57,7 @@ impl VictorBackend for Flex {
         }
         let shapes = [query.dims(), key.dims(), value.dims()];
         let [query, key, value] = [query, key, value].map(|x| Strided::new(x.clone()));
-        let [output, gradient] = [output, gradient].map(|x| Strided::new(x));
+        let [output, gradient] = [output, gradient].map(Strided::new);
         let attention = Attention {
             query: query.heads(),
             key: key.heads(),
