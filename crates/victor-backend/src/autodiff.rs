@@ -249,19 +249,31 @@ impl<B: VictorBackend> Backward<B, 2> for SwiGlu {
 mod tests {
     use super::*;
     use crate::{gradients, plain};
-    use burn::tensor::Distribution;
     use burn_flex::Flex;
+    use std::cell::Cell;
 
     type Train = Autodiff<Flex>;
 
+    /// About normal numbers, the same in every run: each test has a thread and so a sequence of its own.
     fn random<const D: usize>(shape: [usize; D]) -> Tensor<Flex, D> {
-        Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Default::default())
+        thread_local!(static STATE: Cell<u64> = const { Cell::new(1) });
+        let uniform = || {
+            // Knuth's 64-bit linear congruential generator.
+            let next = STATE.get().wrapping_mul(6_364_136_223_846_793_005);
+            STATE.set(next.wrapping_add(1_442_695_040_888_963_407));
+            (STATE.get() >> 40) as f32 / (1 << 24) as f32 - 0.5
+        };
+        let values = (0..shape.iter().product()).map(|_| 2.0 * (uniform() + uniform() + uniform()));
+        let values: Vec<f32> = values.collect();
+        Tensor::from_data(TensorData::new(values, shape), &Default::default())
     }
 
+    /// Equal to rounding, measured against the largest number: sums over rows grow with the rows.
     fn close<const D: usize>(found: Tensor<Flex, D>, expected: Tensor<Flex, D>, what: &str) {
         assert_eq!(found.dims(), expected.dims(), "{what}");
-        let difference = (found - expected).abs().max().into_scalar();
-        assert!(difference < 2e-5, "{what}: {difference}");
+        let size = expected.clone().abs().max().into_scalar().max(1.0);
+        let difference = (found - expected).abs().max().into_scalar() / size;
+        assert!(difference < 5e-6, "{what}: {difference}");
     }
 
     /// Checks values and gradients of an operation of two tensors against its plain statement.
@@ -361,7 +373,7 @@ mod tests {
 
     #[test]
     fn row_operations_are_the_plain_ones() {
-        for [batch, seq, width] in [[1, 1, 1], [2, 3, 33], [3, 71, 288], [2, 257, 40]] {
+        for [batch, seq, width] in [[1, 1, 3], [2, 3, 33], [3, 71, 288], [2, 257, 40]] {
             check(
                 "rms_norm",
                 random([batch, seq, width]),
