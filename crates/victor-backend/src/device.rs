@@ -170,9 +170,6 @@ impl FromStr for Device {
     }
 }
 
-#[cfg(feature = "flex")]
-impl VictorBackend for burn_flex::Flex {}
-
 #[cfg(feature = "ndarray")]
 impl VictorBackend for burn_ndarray::NdArray {}
 

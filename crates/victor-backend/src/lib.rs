@@ -1,11 +1,14 @@
 //! Which burn backends the engine runs on, how they are named, and the operations it may override.
 //!
 //! Models are generic over [`VictorBackend`]; [`Device`] names a backend and runs a [`DeviceTask`]
-//! on it. `device.rs` is the only file of the workspace that looks at cargo features.
+//! on it. `device.rs` is where cargo features decide what is compiled in.
 
 mod autodiff;
 mod device;
 mod error;
+#[cfg(feature = "flex")]
+mod flex;
+pub mod gradients;
 pub mod plain;
 
 use burn::prelude::*;
@@ -79,5 +82,44 @@ pub trait VictorBackend: Backend {
     /// - gate, up, output: `[batch, seq, intermediate]`
     fn swiglu(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
         plain::swiglu(gate, up)
+    }
+
+    /// The gradients of [`grouped_attention`](Self::grouped_attention) by query, key and value.
+    ///
+    /// # Shapes
+    /// - inputs: as of the forward pass
+    /// - output, gradient: `[batch, heads, seq_q, head_dim]`, what it returned and the gradient by that
+    /// - results: as query, key and value
+    fn grouped_attention_backward(
+        inputs: gradients::AttentionInputs<Self>,
+        output: Tensor<Self, 4>,
+        gradient: Tensor<Self, 4>,
+    ) -> [Tensor<Self, 4>; 3] {
+        gradients::grouped_attention(inputs, output, gradient)
+    }
+
+    /// The gradients of [`rms_norm`](Self::rms_norm) by x and weight.
+    ///
+    /// # Shapes
+    /// - as of the forward pass; gradient as its output
+    fn rms_norm_backward(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 1>,
+        epsilon: f64,
+        gradient: Tensor<Self, 3>,
+    ) -> (Tensor<Self, 3>, Tensor<Self, 1>) {
+        gradients::rms_norm(x, weight, epsilon, gradient)
+    }
+
+    /// The gradients of [`swiglu`](Self::swiglu) by gate and up.
+    ///
+    /// # Shapes
+    /// - all: `[batch, seq, intermediate]`
+    fn swiglu_backward(
+        gate: Tensor<Self, 3>,
+        up: Tensor<Self, 3>,
+        gradient: Tensor<Self, 3>,
+    ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
+        gradients::swiglu(gate, up, gradient)
     }
 }
