@@ -1,6 +1,7 @@
 //! `cargo xtask golden`: unseen reference cases from transformers, compared with `victor trace`.
 
 use anyhow::{Result, bail};
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -11,7 +12,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "python3")]
     python: PathBuf,
     /// Where cases are made.
-    #[arg(long, default_value = "data/golden")]
+    #[arg(long, default_value = "data")]
     out: PathBuf,
     /// Decides sizes, weights, pictures and prompts.
     #[arg(long, default_value_t = 7)]
@@ -23,12 +24,15 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(&self) -> Result<()> {
-        if !self.out.is_dir() {
+        let cases = self.out.join(format!("golden-{}", self.seed));
+        if !cases.is_dir() {
+            let partial = cases.with_extension("partial");
             let mut make = self.script("make");
             make.arg("--out")
-                .arg(&self.out)
+                .arg(&partial)
                 .args(["--seed", &self.seed.to_string()]);
             finish(make.args(["--like", "tests/golden"]))?;
+            fs::rename(&partial, &cases)?;
         }
         finish(Command::new("cargo").args(["build", "--release", "-p", "victor-cli"]))?;
         let mut run = self.script("run");
@@ -38,7 +42,7 @@ impl Args {
             "--device",
             &self.device,
         ]);
-        finish(run.arg("--cases").arg(&self.out))
+        finish(run.arg("--cases").arg(&cases))
     }
 
     fn script(&self, verb: &str) -> Command {

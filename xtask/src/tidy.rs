@@ -54,6 +54,16 @@ fn source_problems(path: &str, text: &str) -> Vec<String> {
             "{path}: opens without a //! line saying what it is"
         ));
     }
+    if !path.ends_with("victor-backend/src/device.rs") && !path.starts_with("xtask/") {
+        let gated = text
+            .lines()
+            .any(|line| line.starts_with("#[cfg") && line.contains("feature ="));
+        if gated {
+            problems.push(format!(
+                "{path}: only victor-backend/src/device.rs looks at features"
+            ));
+        }
+    }
     let code = text
         .lines()
         .take_while(|line| *line != "#[cfg(test)]")

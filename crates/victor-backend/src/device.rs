@@ -4,6 +4,10 @@ use crate::{DeviceError, VictorBackend};
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(feature = "flex")]
+#[path = "flex/mod.rs"]
+mod flex;
+
 /// Where a model runs. `cpu` is another name of [`Device::Flex`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -70,7 +74,7 @@ impl Device {
     /// Runs a task on this device.
     ///
     /// # Errors
-    /// If the device's backend was not compiled in.
+    /// If the device's backend was not compiled in, or its hardware does not start.
     pub fn run<T: DeviceTask>(self, task: T) -> Result<T::Output, DeviceError> {
         match self {
             #[cfg(feature = "flex")]
@@ -78,14 +82,24 @@ impl Device {
             #[cfg(feature = "ndarray")]
             Device::NdArray => Ok(task.run::<burn_ndarray::NdArray>(Default::default())),
             #[cfg(feature = "wgpu")]
-            Device::Wgpu => Ok(task.run::<Gpu>(gpu::<burn_wgpu::graphics::AutoGraphicsApi>())),
+            Device::Wgpu => {
+                let start = gpu::<burn_wgpu::graphics::AutoGraphicsApi>;
+                Ok(task.run::<Gpu>(self.started::<Gpu>(start)?))
+            }
             #[cfg(feature = "vulkan")]
-            Device::Vulkan => Ok(task.run::<Gpu>(gpu::<burn_wgpu::graphics::Vulkan>())),
+            Device::Vulkan => {
+                let start = gpu::<burn_wgpu::graphics::Vulkan>;
+                Ok(task.run::<Gpu>(self.started::<Gpu>(start)?))
+            }
             #[cfg(feature = "metal")]
-            Device::Metal => Ok(task.run::<Gpu>(gpu::<burn_wgpu::graphics::Metal>())),
+            Device::Metal => {
+                let start = gpu::<burn_wgpu::graphics::Metal>;
+                Ok(task.run::<Gpu>(self.started::<Gpu>(start)?))
+            }
             #[cfg(feature = "cuda")]
             Device::Cuda(index) => {
-                Ok(task.run::<burn_cuda::Cuda>(burn_cuda::CudaDevice::new(index)))
+                let start = || burn_cuda::CudaDevice::new(index);
+                Ok(task.run::<burn_cuda::Cuda>(self.started::<burn_cuda::Cuda>(start)?))
             }
             #[allow(unreachable_patterns, reason = "reached unless every feature is on")]
             device => {
@@ -93,6 +107,31 @@ impl Device {
                 Err(device.not_compiled())
             }
         }
+    }
+
+    /// Starts a device once, so that a missing GPU or driver is an error and not a panic.
+    #[allow(dead_code, reason = "only GPU backends can be absent")]
+    fn started<B: VictorBackend>(
+        self,
+        device: impl FnOnce() -> B::Device,
+    ) -> Result<B::Device, DeviceError> {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let started = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let device = device();
+            let one = burn::tensor::Tensor::<B, 1>::ones([1], &device);
+            drop(one.into_data());
+            device
+        }));
+        std::panic::set_hook(hook);
+        started.map_err(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
+            DeviceError::Unavailable {
+                device: self,
+                reason: text.unwrap_or_else(|| "no usable GPU or driver".into()),
+            }
+        })
     }
 
     fn not_compiled(self) -> DeviceError {

@@ -32,6 +32,14 @@ pub enum DeviceError {
         /// The devices that are there.
         available: String,
     },
+    /// The backend is there, the hardware or its driver is not.
+    #[error("device `{device}` does not start: {reason}; `--device cpu` needs no GPU")]
+    Unavailable {
+        /// What was asked for.
+        device: Device,
+        /// What the driver's side said.
+        reason: String,
+    },
     /// No backend at all was compiled in.
     #[error(
         "no backend is in this binary: build with `--features flex` (or cuda, wgpu, vulkan, metal, ndarray)"

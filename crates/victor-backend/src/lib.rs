@@ -6,8 +6,6 @@
 mod autodiff;
 mod device;
 mod error;
-#[cfg(feature = "flex")]
-mod flex;
 pub mod gradients;
 pub mod plain;
 

@@ -9,6 +9,7 @@ mod eval;
 mod info;
 mod output;
 mod pictures;
+mod probe;
 mod trace;
 mod train;
 
@@ -33,6 +34,7 @@ enum Command {
     Trace(trace::TraceArgs),
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
+    Probe(probe::ProbeArgs),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(&args),
         Command::Train(args) => train::run(&args, &mut output),
         Command::Eval(args) => eval::run(&args, &mut output),
+        Command::Probe(args) => probe::run(&args, &mut output),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

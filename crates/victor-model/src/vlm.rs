@@ -128,7 +128,7 @@ impl<B: VictorBackend> Vlm<B> {
             Row::Padding => 0,
             Row::Text(_) => {
                 text += 1;
-                text as i32 - 1
+                text - 1
             }
             Row::Visual(token) => (texts + token) as i32,
             Row::Register(register) => (texts + given + register) as i32,

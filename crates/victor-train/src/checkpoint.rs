@@ -78,12 +78,18 @@ impl CheckpointStore<'_> {
         fs::write(&path, json).map_err(file_error(&path, "write"))?;
         sync(&new)?;
 
-        remove(&old)?;
         if current.exists() {
+            remove(&old)?;
             fs::rename(&current, &old).map_err(file_error(&current, "replace the checkpoint"))?;
         }
         fs::rename(&new, &current).map_err(file_error(&new, "replace the checkpoint"))?;
         remove(&old)
+    }
+
+    /// Whether the output directory holds a state to go on from.
+    pub(crate) fn exists(&self) -> bool {
+        let [current, _, old] = self.places();
+        current.is_dir() || old.is_dir()
     }
 
     /// Restores the last state; `None` if there is none.

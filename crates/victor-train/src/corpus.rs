@@ -31,6 +31,7 @@ pub(crate) struct Reader {
     pub(crate) marker: u32,
     pub(crate) visual_tokens: usize,
     pub(crate) registers: usize,
+    pub(crate) vocab_size: usize,
     pub(crate) max_length: usize,
     pub(crate) skip_bad: bool,
 }
@@ -88,6 +89,18 @@ impl Reader {
         };
         // Fails here and not in the middle of the run.
         sample.sequence(self.marker, self.visual_tokens)?;
+        if let Some(token) = sample
+            .ids
+            .iter()
+            .find(|id| **id as usize >= self.vocab_size)
+        {
+            return Err(TrainError::TokenBeyondVocabulary {
+                path: file.into(),
+                id: record.id.clone(),
+                token: *token,
+                rows: self.vocab_size,
+            });
+        }
         let length = sample.rows(self.visual_tokens, self.registers);
         if length > self.max_length {
             return Err(TrainError::TooLong {

@@ -87,6 +87,30 @@ pub enum TrainError {
         /// Its loss.
         loss: f64,
     },
+    /// The output directory holds another run.
+    #[error(
+        "{}: holds the checkpoint of a run; go on from it with `resume`, or name another `output`",
+        path.display()
+    )]
+    OutputInUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A token id is beyond the rows of the embedding.
+    #[error(
+        "{}, record {id}: the tokenizer gives the id {token}, but the model embeds only {rows} tokens; \
+         the tokenizer belongs to another model", path.display()
+    )]
+    TokenBeyondVocabulary {
+        /// The file of records.
+        path: PathBuf,
+        /// The record.
+        id: String,
+        /// The token.
+        token: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
     /// A checkpoint belongs to another run.
     #[error(
         "{}: this checkpoint was written under another recipe (`{field}` differs); \

@@ -81,7 +81,7 @@ fn loss_and_gradient<B: Backend>(
     let (logits, powers, total) = exponentials(logits);
     let targets = targets.unsqueeze_dim::<2>(1);
     let loss = loss(logits, &total, targets.clone(), smoothing);
-    let mut gradient = powers * total.recip();
+    let mut gradient = powers / total;
     if smoothing > 0.0 {
         gradient = gradient.sub_scalar(smoothing / vocab as f64);
     }

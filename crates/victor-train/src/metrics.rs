@@ -43,7 +43,8 @@ impl MetricsLog {
             .into_iter()
             .filter(|entry| entry.step <= steps)
             .collect();
-        let file = File::create(path).map_err(file_error(path, "write metrics"))?;
+        let new = path.with_extension("jsonl.new");
+        let file = File::create(&new).map_err(file_error(&new, "write metrics"))?;
         let mut log = Self {
             path: path.to_owned(),
             file,
@@ -52,6 +53,8 @@ impl MetricsLog {
         for entry in entries {
             log.push(entry)?;
         }
+        // Renamed while it is open: what a killed resumption leaves is the old log or the new one.
+        fs::rename(&new, path).map_err(file_error(path, "write metrics"))?;
         Ok(log)
     }
 

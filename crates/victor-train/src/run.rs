@@ -57,6 +57,11 @@ impl Run<'_> {
             true => store.load(model, &mut trainer.optimizers)?,
             false => (model, 0),
         };
+        if !config.resume && store.exists() {
+            return Err(TrainError::OutputInUse {
+                path: output.into(),
+            });
+        }
         let mut log = MetricsLog::open(&output.join("metrics.jsonl"), first)?;
         let bar = self.progress.bar(total, "training");
         bar.set_position(first as u64);

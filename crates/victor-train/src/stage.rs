@@ -109,9 +109,16 @@ impl DeviceTask for Stage<'_> {
             pictures: &pictures,
         };
         let validation = files.validation_batches(&validation, cache.as_mut())?;
+        let order = order(&corpus, &reader, config);
+        if order.batches_per_epoch() == 0 {
+            return Err(TrainError::NoSamples {
+                records: corpus.records,
+                skipped: corpus.skipped,
+            });
+        }
         let run = Run {
             config,
-            order: order(&corpus, &reader, config),
+            order,
             loader: files.loader(&corpus.samples, cache.as_mut()),
             validation,
             progress: self.progress,
@@ -150,7 +157,10 @@ fn reader(config: &TrainConfig, vlm: &VlmConfig) -> Result<Reader, TrainError> {
         marker: vlm.image_token_index,
         visual_tokens: vlm.visual_tokens(),
         registers: vlm.num_registers(),
-        max_length: config.max_length,
+        vocab_size: vlm.text_config.vocab_size,
+        max_length: config
+            .max_length
+            .min(vlm.text_config.max_position_embeddings),
         skip_bad: config.skip_bad,
     })
 }

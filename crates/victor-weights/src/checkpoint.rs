@@ -118,7 +118,9 @@ impl Checkpoint {
         let scales = self
             .get(&format!("{name}_scale"))
             .ok_or_else(|| view.dtype_error())?;
-        let rows = view.shape.first().copied().unwrap_or(1).max(1);
+        // Leading axes of one do not count: a row is the last axis.
+        let width = view.shape.last().copied().unwrap_or(1).max(1);
+        let rows = view.bytes.len() / width;
         let scales = scales.to_f32()?;
         if scales.len() != rows {
             return Err(WeightsError::Shape {
@@ -128,8 +130,7 @@ impl Checkpoint {
                 expected: vec![rows],
             });
         }
-        let width = view.bytes.len() / rows;
-        let values = view.bytes.chunks_exact(width.max(1)).zip(scales);
+        let values = view.bytes.chunks_exact(width).zip(scales);
         Ok(Some(
             values
                 .flat_map(|(row, scale)| {
@@ -148,8 +149,8 @@ impl MappedFile {
     fn open(path: &Path) -> Result<Self, WeightsError> {
         let file = File::open(path).map_err(WeightsError::io(path))?;
         // SAFETY: the map is read-only; a file changed by another process while it is mapped
-        // yields wrong numbers, as with every engine that maps weights, but no invalid values:
-        // bytes are only ever read as integers and floats.
+        // yields wrong numbers, or ends the process if it was cut, as with every engine that maps
+        // weights; bytes are only ever read as integers and floats.
         let map = unsafe { Mmap::map(&file) }.map_err(WeightsError::io(path))?;
         let (header, metadata) =
             SafeTensors::read_metadata(&map).map_err(|source| WeightsError::Header {

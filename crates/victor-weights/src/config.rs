@@ -237,6 +237,9 @@ fn vision_config(mut vision: Section) -> Result<VisionConfig, WeightsError> {
     if hidden_size % config.num_attention_heads != 0 {
         return Err(vision.error("num_attention_heads", "a divisor of hidden_size"));
     }
+    if config.num_channels != 3 {
+        return Err(vision.error("num_channels", "3: pictures are RGB"));
+    }
     if config.patch_size > config.image_size {
         return Err(vision.error("patch_size", "at most image_size"));
     }
@@ -331,9 +334,13 @@ impl<'a> Section<'a> {
     /// An integer that may be zero.
     fn natural(&self, field: &str, default: Option<usize>) -> Result<usize, WeightsError> {
         let value = self.integer(field, default.map(|value| value as i64))?;
-        // No size of a model comes near this; products of larger ones would overflow.
-        const LARGEST: i64 = 1 << 28;
-        if !(0..=LARGEST).contains(&value) {
+        // No size of a model comes near these; products of larger ones would overflow.
+        let largest = match field {
+            "vocab_size" | "max_position_embeddings" => 1 << 28,
+            "num_hidden_layers" => 1 << 10,
+            _ => 1 << 18,
+        };
+        if !(0..=largest).contains(&value) {
             return Err(self.error(field, "a count"));
         }
         Ok(value as usize)

@@ -92,13 +92,11 @@ pub enum WeightsError {
         /// Its format.
         found: String,
     },
-    /// A tensor could not be written in the chosen storage.
-    #[error("`{name}` cannot be written: {reason}")]
-    Tensor {
-        /// The tensor.
-        name: String,
-        /// Why.
-        reason: &'static str,
+    /// A folder that holds something else stands where a checkpoint would be written.
+    #[error("{path} is not a checkpoint and would be replaced: name another folder, or empty it", path = path.display())]
+    NotReplaceable {
+        /// The folder.
+        path: PathBuf,
     },
 }
 

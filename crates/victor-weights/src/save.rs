@@ -1,6 +1,7 @@
 //! Writes a model as safetensors with the files a checkpoint needs beside them.
 
 use crate::WeightsError;
+use crate::hf_defaults;
 use crate::names::hub;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
@@ -60,6 +61,9 @@ pub fn save<B: VictorBackend>(
     options: &SaveOptions,
 ) -> Result<(), WeightsError> {
     let name = out.file_name().unwrap_or_default().to_string_lossy();
+    if name.is_empty() || !replaceable(out) {
+        return Err(WeightsError::NotReplaceable { path: out.into() });
+    }
     let partial = out.with_file_name(format!(".{name}.partial"));
     if partial.exists() {
         fs::remove_dir_all(&partial).map_err(WeightsError::io(&partial))?;
@@ -95,7 +99,10 @@ fn write_config(config: &VlmConfig, source: &Path, out: &Path) -> Result<(), Wei
         let layers = config.vision_layers();
         if layers != config.vision_config.num_hidden_layers {
             root.insert("vision_feature_layer".into(), json!(-1));
-            if let Some(vision) = root.get_mut("vision_config").and_then(Value::as_object_mut) {
+            let vision = root
+                .entry("vision_config")
+                .or_insert_with(hf_defaults::llava_vision);
+            if let Some(vision) = vision.as_object_mut() {
                 vision.insert("num_hidden_layers".into(), json!(layers));
             }
         }
@@ -255,10 +262,21 @@ fn write_file(tensors: &[Stored], path: &Path) -> Result<(), WeightsError> {
     })
 }
 
+/// Whether nothing is lost when `out` is replaced: it is absent, empty, or a checkpoint.
+fn replaceable(out: &Path) -> bool {
+    if out.join("config.json").is_file() || !out.exists() {
+        return true;
+    }
+    fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none())
+}
+
 /// Puts `partial` in the place of `out`.
 fn replace(partial: &Path, out: &Path) -> Result<(), WeightsError> {
     let old: PathBuf = partial.with_extension("old");
     if out.exists() {
+        if old.exists() {
+            fs::remove_dir_all(&old).map_err(WeightsError::io(&old))?;
+        }
         fs::rename(out, &old).map_err(WeightsError::io(out))?;
     }
     fs::rename(partial, out).map_err(WeightsError::io(out))?;

@@ -1,7 +1,7 @@
 //! Loading maps the files and converts tensor by tensor: anonymous memory stays near the model's size.
 //!
 //! A process of its own, because what it measures is the process.
-#![cfg(all(target_os = "linux", feature = "flex"))]
+#![cfg(target_os = "linux")]
 
 use burn_flex::Flex;
 use safetensors::tensor::{Dtype, TensorView};

@@ -8,7 +8,7 @@ use victor_backend::VictorBackend;
 use victor_data::{
     ChatTemplate, ImageProcessor, PixelValues, RgbImage, Tokenizer, expand_image_tokens,
 };
-use victor_model::{BatchLayout, Sequence, VisionFamily, Vlm, VlmConfig};
+use victor_model::{BatchLayout, Row, Sequence, VisionFamily, Vlm, VlmConfig};
 use victor_weights::{LoadOptions, LoadReport};
 
 /// Pictures the tower computes at once; more would only cost memory.
@@ -117,9 +117,16 @@ impl<B: VictorBackend> Engine<B> {
             .iter()
             .map(|prepared| prepared.sequence.clone())
             .collect();
-        self.model
+        let layout = self
+            .model
             .layout(&sequences)
-            .map_err(|_| VictorError::EmptyPrompt)
+            .map_err(|_| VictorError::EmptyPrompt)?;
+        // Without text and registers nothing is left after the drop.
+        let survives = |rows: &Vec<Row>| rows.iter().any(|row| *row != Row::Padding);
+        if !self.model.output_rows(&layout).iter().all(survives) {
+            return Err(VictorError::EmptyPrompt);
+        }
+        Ok(layout)
     }
 
     /// The selected hidden state of every picture, `[images, visual_tokens, vision_hidden]`;

@@ -5,6 +5,8 @@
 //! Numbers other than f32 take the plain path.
 
 mod attention;
+#[cfg(test)]
+mod gradient_tests;
 mod rows;
 mod simd;
 
