@@ -13,11 +13,13 @@ use victor::parts::model::{KvCache, PositionMode};
 
 const STEPS: usize = 24;
 
+/// The greedy tokens of both samples and all logits.
+type Answers = (Vec<u32>, Vec<f32>);
+
 struct Greedy<'a>(&'a VlmConfig);
 
 impl DeviceTask for Greedy<'_> {
-    /// The greedy tokens of both samples and all logits.
-    type Output = (Vec<u32>, Vec<f32>);
+    type Output = Answers;
 
     fn run<B: VictorBackend>(self, device: B::Device) -> Self::Output {
         let model = model::<B>(self.0, 3, &device);
@@ -60,7 +62,7 @@ fn every_backend_gives_the_same_greedy_tokens() {
         drop: 3,
         positions: PositionMode::Original,
     });
-    let results: Vec<(Device, (Vec<u32>, Vec<f32>))> = common::devices()
+    let results: Vec<(Device, Answers)> = common::devices()
         .into_iter()
         .map(|device| (device, device.run(Greedy(&config)).expect("compiled in")))
         .collect();

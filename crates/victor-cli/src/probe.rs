@@ -39,7 +39,7 @@ pub(crate) fn run(args: &ProbeArgs, output: &mut Output) -> anyhow::Result<()> {
         seed: args.seed,
     };
     let report = victor_train::probe(&config, Device::best()?, Progress::Bars)?;
-    output.line(&format!(
+    output.line(format!(
         "top 1: {:.1} %, top 5: {:.1} % of {} pictures, {} labels, trained on {}",
         100.0 * report.top1,
         100.0 * report.top5,

@@ -250,7 +250,7 @@ mod tests {
     fn two_samples() -> BatchLayout {
         let picture = Sequence {
             ids: vec![5, 9, 9, 9, 6, 7],
-            image_spans: vec![1..4],
+            image_spans: std::iter::once(1..4).collect(),
         };
         let text = Sequence::text(vec![8, 8]);
         BatchLayout::new(&[picture, text], 2, PositionMode::Original).expect("fits")
@@ -288,7 +288,7 @@ mod tests {
     fn compact_positions_have_no_gap() {
         let picture = Sequence {
             ids: vec![5, 9, 9, 6],
-            image_spans: vec![1..3],
+            image_spans: std::iter::once(1..3).collect(),
         };
         let layout = BatchLayout::new(&[picture], 1, PositionMode::Compact).expect("fits");
         assert_eq!(layout.after.positions, [[0, 1, 2]]);
@@ -300,7 +300,7 @@ mod tests {
     fn spans_outside_the_ids_are_refused() {
         let bad = Sequence {
             ids: vec![1, 2],
-            image_spans: vec![1..4],
+            image_spans: std::iter::once(1..4).collect(),
         };
         let error = BatchLayout::new(&[bad], 0, PositionMode::Original);
         assert_eq!(error, Err(LayoutError::Span { sample: 0 }));

@@ -141,7 +141,7 @@ fn text_config(mut text: Section, root: &Section) -> Result<TextConfig, WeightsE
     if heads % config.num_key_value_heads != 0 {
         return Err(text.error("num_key_value_heads", "a divisor of num_attention_heads"));
     }
-    if config.head_dim % 2 != 0 {
+    if !config.head_dim.is_multiple_of(2) {
         return Err(text.error("head_dim", "an even number"));
     }
     if text.text("hidden_act", Some("silu"))? != "silu" {

@@ -43,7 +43,7 @@ fn logits(model: &Vlm<Flex>) -> Vec<f32> {
     let ids = vec![1, 7, 7, 7, 7, 3, 4];
     let sequence = victor_model::Sequence {
         ids,
-        image_spans: vec![1..5],
+        image_spans: std::iter::once(1..5).collect(),
     };
     let layout = model.layout(&[sequence]).expect("a layout");
     let hidden = model.forward(&layout, model.embed(&layout, Some(visual)), None);

@@ -1,6 +1,7 @@
 //! Gradients of our operations against those burn takes through the plain statements.
 
 use crate::VictorBackend;
+use crate::gradients::AttentionInputs;
 use crate::{gradients, plain};
 use burn::backend::Autodiff;
 use burn::prelude::*;
