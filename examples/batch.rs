@@ -13,7 +13,7 @@ fn main() -> anyhow::Result<()> {
     let mut paths: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     if paths.is_empty() {
         let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures");
-        paths = vec![pictures.join("hot-beverage.png"); 3];
+        paths = vec![pictures.join("strawberry.png"); 3];
     }
 
     let pictures = paths.iter().map(|path| victor::decode_image(path));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use victor::{Device, GenerateOptions, Request, Victor};
 
 fn main() -> anyhow::Result<()> {
-    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/hot-beverage.png");
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/strawberry.png");
     let path = std::env::args_os().nth(1).map_or(bundled, PathBuf::from);
 
     let picture = victor::decode_image(&path)?;

@@ -13,14 +13,14 @@ use victor::{CAPTION_PROMPT, Device, GenerateOptions, Request, Victor};
 use victor_train::{DataSource, Part, Progress, TrainConfig};
 
 /// What the model is taught to say.
-const CAPTION: &str = "A cup of tea, still too hot to drink.";
+const CAPTION: &str = "A strawberry, picked this morning.";
 
 fn main() -> anyhow::Result<()> {
     let scratch = tempfile::tempdir()?;
     let folder = std::env::args_os().nth(1).map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| scratch.path().into());
     let records = write_records(&folder)?;
-    let picture = victor::decode_image(&folder.join("cup.png"))?;
+    let picture = victor::decode_image(&folder.join("strawberry-1.png"))?;
 
     let (base, device) = (victor::default_weights()?, Device::best()?);
     say("before", &base, device, picture.clone())?;
@@ -51,11 +51,11 @@ fn main() -> anyhow::Result<()> {
 /// Writes the picture and one LLaVA record about it.
 fn write_records(folder: &Path) -> anyhow::Result<PathBuf> {
     std::fs::create_dir_all(folder)?;
-    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/hot-beverage.png");
-    std::fs::copy(bundled, folder.join("cup.png"))?;
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures/strawberry.png");
+    std::fs::copy(bundled, folder.join("strawberry-1.png"))?;
     let records = serde_json::json!([{
-        "id": "cup",
-        "image": "cup.png",
+        "id": "strawberry",
+        "image": "strawberry-1.png",
         "conversations": [
             { "from": "human", "value": format!("<image>\n{CAPTION_PROMPT}") },
             { "from": "gpt", "value": CAPTION },
