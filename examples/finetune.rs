@@ -1,4 +1,4 @@
-//! Fine-tunes the default model on one picture until it gives the caption it was taught.
+//! Fine-tunes the default model on one picture for a dozen steps; shows its caption before and after.
 //!
 //! ```sh
 //! cargo run --release --example finetune

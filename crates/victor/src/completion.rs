@@ -48,7 +48,7 @@ pub struct Timings {
     pub vision_s: f64,
     /// The prompt through the decoder; seconds.
     pub prefill_s: f64,
-    /// All tokens after the first; seconds.
+    /// Choosing every token and computing all after the first; seconds.
     pub decode_s: f64,
     /// Decoding steps after the first token.
     pub decode_steps: usize,
