@@ -204,9 +204,6 @@ impl DeviceTask for ChangedRows<'_> {
         let prompts = Prompts::<B>::new(self.0, &device);
         let layout = prompts.layout(&prompts.sequences);
         let model = &prompts.model;
-        if model.config().drop_layer().is_none() || layout.visual_tokens() == 0 {
-            return Ok(());
-        }
         let visual = prompts.visual(0..prompts.sequences.len());
         let hidden = model.forward_before_drop(&layout, model.embed(&layout, visual), None);
         let noise = layout.rows().iter().flatten().map(|row| match row {
@@ -218,8 +215,19 @@ impl DeviceTask for ChangedRows<'_> {
             [layout.batch(), layout.len(), 1],
         );
         let changed = hidden.clone() + Tensor::from_data(noise, &device);
-        let found = values(model.forward_after_drop(&layout, changed, None));
-        let expected = values(model.forward_after_drop(&layout, hidden, None));
+        // Padding of a ragged batch may hold any row: nothing reads it.
+        let width = model.config().text_config.hidden_size;
+        let tokens = |hidden: Tensor<B, 3>| -> Vec<f32> {
+            let kept = model.output_rows(&layout).into_iter().flatten();
+            let hidden = values(hidden);
+            let rows = hidden.chunks_exact(width).zip(kept);
+            rows.filter(|(_, row)| *row != Row::Padding)
+                .flat_map(|(values, _)| values.to_vec())
+                .collect()
+        };
+        let found = tokens(model.forward_after_drop(&layout, changed, None));
+        let expected = tokens(model.forward_after_drop(&layout, hidden, None));
+        prop_assert!(!expected.is_empty());
         prop_assert_eq!(
             found,
             expected,
@@ -232,7 +240,11 @@ impl DeviceTask for ChangedRows<'_> {
 
 #[test]
 fn later_layers_do_not_see_dropped_rows() {
-    check(case(1..=2), |case, device| {
+    // A case that drops nothing would show nothing.
+    let drops = case(1..=2).prop_filter("drops a picture", |(config, gaps, _)| {
+        config.drop_layer().is_some() && gaps.iter().any(|gaps| gaps.len() > 1)
+    });
+    check(drops, |case, device| {
         device.run(ChangedRows(&case, device)).expect("compiled in")
     });
 }
