@@ -1,15 +1,16 @@
-//! A folder of safetensors files, memory-mapped and looked up by our tensor names.
+//! The tensors of a model by our names, in whatever files they lie.
 
 use crate::WeightsError;
+use crate::formats::{Format, MappedFile};
+use crate::lora::Delta;
 use crate::names::canonical;
 use half::{bf16, f16};
 use memmap2::Mmap;
-use safetensors::Dtype;
-use safetensors::tensor::{Metadata, SafeTensors};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The tensors of a checkpoint; nothing is read until it is asked for.
 #[derive(Debug)]
@@ -17,15 +18,7 @@ pub struct Checkpoint {
     dir: PathBuf,
     files: Vec<MappedFile>,
     entries: BTreeMap<String, Entry>,
-}
-
-#[derive(Debug)]
-struct MappedFile {
-    path: PathBuf,
-    map: Mmap,
-    /// Where tensor bytes begin.
-    data_start: usize,
-    metadata: Metadata,
+    pub(crate) deltas: BTreeMap<String, Delta>,
 }
 
 #[derive(Debug)]
@@ -45,38 +38,57 @@ pub struct TensorView<'a> {
     /// Its shape.
     pub shape: &'a [usize],
     /// Its number format.
-    pub dtype: Dtype,
-    bytes: &'a [u8],
+    pub format: Format,
+    map: &'a Arc<Mmap>,
+    range: &'a Range<usize>,
 }
 
 impl Checkpoint {
-    /// Maps `model.safetensors`, or the shards its index names.
+    /// Maps the weights of a folder: `model.safetensors` or `pytorch_model.bin`, or the shards either's
+    /// index names. Safetensors are preferred.
     ///
     /// # Errors
-    /// If there is neither, a shard is missing, or a header is damaged.
+    /// If there is neither, a shard is missing, or a file is damaged.
     pub fn open(dir: &Path) -> Result<Self, WeightsError> {
-        let mut checkpoint = Self {
-            dir: dir.into(),
-            files: Vec::new(),
-            entries: BTreeMap::new(),
-        };
-        for path in shard_paths(dir)? {
-            checkpoint.add(&path)?;
+        let mut checkpoint = Self::empty(dir);
+        for path in weight_files(dir)? {
+            checkpoint.add_file(&path, |name| Some(canonical(name)))?;
         }
         Ok(checkpoint)
     }
 
-    fn add(&mut self, path: &Path) -> Result<(), WeightsError> {
-        let file = MappedFile::open(path)?;
-        for name in file.metadata.tensors().keys() {
-            let entry = Entry {
-                file: self.files.len(),
-                name: name.clone(),
-            };
-            self.entries.insert(canonical(name), entry);
+    /// A checkpoint without tensors; `dir` is named in errors.
+    pub(crate) fn empty(dir: &Path) -> Self {
+        Self {
+            dir: dir.into(),
+            files: Vec::new(),
+            entries: BTreeMap::new(),
+            deltas: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a file's tensors under the names `rename` gives them, in place of those of the same name;
+    /// without a name a tensor is left out.
+    pub(crate) fn add_file(
+        &mut self,
+        path: &Path,
+        rename: impl Fn(&str) -> Option<String>,
+    ) -> Result<(), WeightsError> {
+        self.add(MappedFile::open(path)?, rename);
+        Ok(())
+    }
+
+    pub(crate) fn add(&mut self, file: MappedFile, rename: impl Fn(&str) -> Option<String>) {
+        for name in file.tensors.keys() {
+            if let Some(ours) = rename(name) {
+                let entry = Entry {
+                    file: self.files.len(),
+                    name: name.clone(),
+                };
+                self.entries.insert(ours, entry);
+            }
         }
         self.files.push(file);
-        Ok(())
     }
 
     /// The folder it was opened from.
@@ -89,22 +101,23 @@ impl Checkpoint {
         self.entries.keys().map(String::as_str)
     }
 
-    /// A tensor by our name.
+    /// A tensor by our name, as it lies in its file.
     pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
         let entry = self.entries.get(name)?;
         let file = &self.files[entry.file];
-        let info = file.metadata.info(&entry.name)?;
-        let (start, end) = info.data_offsets;
+        let span = file.tensors.get(&entry.name)?;
         Some(TensorView {
             path: &file.path,
             name: &entry.name,
-            shape: &info.shape,
-            dtype: info.dtype,
-            bytes: &file.map[file.data_start + start..file.data_start + end],
+            shape: &span.shape,
+            format: span.format,
+            map: &file.map,
+            range: &span.bytes,
         })
     }
 
-    /// A tensor by our name in float32, and dequantised where it is stored as int8 rows.
+    /// A tensor by our name in float32: dequantised where it is stored as int8 rows, and with its
+    /// low-rank change added.
     ///
     /// # Errors
     /// If it is stored in a format that is not read.
@@ -112,15 +125,24 @@ impl Checkpoint {
         let Some(view) = self.get(name) else {
             return Ok(None);
         };
-        if view.dtype != Dtype::I8 {
-            return view.to_f32().map(Some);
+        let mut values = match view.format {
+            Format::I8 => self.read_int8(name, view)?,
+            _ => view.to_f32()?,
+        };
+        if let Some(delta) = self.deltas.get(name) {
+            delta.add_to(&mut values, view)?;
         }
+        Ok(Some(values))
+    }
+
+    fn read_int8(&self, name: &str, view: TensorView<'_>) -> Result<Vec<f32>, WeightsError> {
         let scales = self
             .get(&format!("{name}_scale"))
-            .ok_or_else(|| view.dtype_error())?;
+            .ok_or_else(|| view.format_error())?;
+        let bytes = view.bytes();
         // Leading axes of one do not count: a row is the last axis.
         let width = view.shape.last().copied().unwrap_or(1).max(1);
-        let rows = view.bytes.len() / width;
+        let rows = bytes.len() / width;
         let scales = scales.to_f32()?;
         if scales.len() != rows {
             return Err(WeightsError::Shape {
@@ -130,81 +152,70 @@ impl Checkpoint {
                 expected: vec![rows],
             });
         }
-        let values = view.bytes.chunks_exact(width).zip(scales);
-        Ok(Some(
-            values
-                .flat_map(|(row, scale)| {
-                    row.iter().map(move |value| f32::from(*value as i8) * scale)
-                })
-                .collect(),
-        ))
-    }
-}
-
-impl MappedFile {
-    #[allow(
-        unsafe_code,
-        reason = "a memory map is the point: tensors are read one by one"
-    )]
-    fn open(path: &Path) -> Result<Self, WeightsError> {
-        let file = File::open(path).map_err(WeightsError::io(path))?;
-        // SAFETY: the map is read-only; a file changed by another process while it is mapped
-        // yields wrong numbers, or ends the process if it was cut, as with every engine that maps
-        // weights; bytes are only ever read as integers and floats.
-        let map = unsafe { Mmap::map(&file) }.map_err(WeightsError::io(path))?;
-        let (header, metadata) =
-            SafeTensors::read_metadata(&map).map_err(|source| WeightsError::Header {
-                path: path.into(),
-                source,
-            })?;
-        Ok(Self {
-            path: path.into(),
-            map,
-            data_start: header + size_of::<u64>(),
-            metadata,
-        })
+        let row = |(row, scale): (&[u8], f32)| -> Vec<f32> {
+            row.iter()
+                .map(|value| f32::from(*value as i8) * scale)
+                .collect()
+        };
+        Ok(bytes.chunks_exact(width).zip(scales).flat_map(row).collect())
     }
 }
 
 impl TensorView<'_> {
-    fn to_f32(self) -> Result<Vec<f32>, WeightsError> {
-        let bytes = self.bytes;
+    /// The bytes it is stored in.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map[self.range.clone()]
+    }
+
+    pub(crate) fn to_f32(self) -> Result<Vec<f32>, WeightsError> {
+        let bytes = self.bytes();
         let two = |pair: &[u8]| [pair[0], pair[1]];
-        Ok(match self.dtype {
-            Dtype::F32 => bytes
+        Ok(match self.format {
+            Format::F32 => bytes
                 .chunks_exact(4)
                 .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
                 .collect(),
-            Dtype::F16 => bytes
+            Format::F16 => bytes
                 .chunks_exact(2)
                 .map(|pair| f16::from_le_bytes(two(pair)).to_f32())
                 .collect(),
-            Dtype::BF16 => bytes
+            Format::BF16 => bytes
                 .chunks_exact(2)
                 .map(|pair| bf16::from_le_bytes(two(pair)).to_f32())
                 .collect(),
-            _ => return Err(self.dtype_error()),
+            _ => return Err(self.format_error()),
         })
     }
 
-    fn dtype_error(&self) -> WeightsError {
+    fn format_error(&self) -> WeightsError {
+        let found = match self.format {
+            Format::Other(word) => word.into(),
+            format => format!("{format:?}"),
+        };
         WeightsError::Dtype {
             path: self.path.into(),
             name: self.name.into(),
-            found: format!("{:?}", self.dtype),
+            found,
         }
     }
 }
 
-fn shard_paths(dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
-    let single = dir.join("model.safetensors");
-    if single.is_file() {
-        return Ok(vec![single]);
+/// The weight files of a folder.
+pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    for name in ["model.safetensors", "pytorch_model.bin"] {
+        let single = dir.join(name);
+        if single.is_file() {
+            return Ok(vec![single]);
+        }
+        let index = dir.join(format!("{name}.index.json"));
+        if index.is_file() {
+            return shards(dir, index);
+        }
     }
-    let index = dir.join("model.safetensors.index.json");
-    if !index.is_file() {
-        return Err(WeightsError::NoCheckpoint { path: dir.into() });
-    }
+    Err(WeightsError::NoCheckpoint { path: dir.into() })
+}
+
+fn shards(dir: &Path, index: PathBuf) -> Result<Vec<PathBuf>, WeightsError> {
     let text = std::fs::read_to_string(&index).map_err(WeightsError::io(&index))?;
     let json: Value = serde_json::from_str(&text).map_err(|source| WeightsError::Json {
         path: index.clone(),

@@ -1,5 +1,6 @@
 //! What can go wrong between files and tensors.
 
+use crate::formats::pytorch::PytorchError;
 use std::path::PathBuf;
 
 /// Why a checkpoint cannot be read or written.
@@ -17,7 +18,7 @@ pub enum WeightsError {
     },
     /// The folder holds no checkpoint.
     #[error(
-        "{path} holds no checkpoint: expected config.json with model.safetensors or model.safetensors.index.json",
+        "{path} holds no checkpoint: expected config.json with model.safetensors or pytorch_model.bin, or an index of shards",
         path = path.display()
     )]
     NoCheckpoint {
@@ -53,6 +54,40 @@ pub enum WeightsError {
         /// What is wrong.
         #[source]
         source: safetensors::SafeTensorError,
+    },
+    /// A PyTorch file is damaged, or not a plain state dict.
+    #[error("{path}: {source}", path = path.display())]
+    Pytorch {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: PytorchError,
+    },
+    /// An adapter's config without its weights.
+    #[error("{path} has adapter_config.json but neither adapter_model.safetensors nor adapter_model.bin: fetch it", path = path.display())]
+    NoAdapter {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// An adapter or a projector that does not say what it stands on.
+    #[error("{path} holds only changes to a base model and does not name it: give it with --base", path = path.display())]
+    NoBase {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A model the checkpoint names is not to be found.
+    #[error("{path} names its {what} {name}, which cannot be opened ({source}): put that folder beside the checkpoint under this name", path = path.display())]
+    Elsewhere {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// What the other model is for.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Why it cannot be opened.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A shard named by the index is not there.
     #[error("{index} names the shard {shard}, which is not in the folder: fetch it", index = index.display())]

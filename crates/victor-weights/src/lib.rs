@@ -6,14 +6,19 @@
 mod checkpoint;
 mod config;
 mod error;
+pub mod formats;
 mod hf_defaults;
 mod load;
+mod lora;
 mod names;
+mod open;
+mod original;
 mod save;
 
 pub use checkpoint::{Checkpoint, TensorView};
 pub use config::{parse_config, read_config};
 pub use error::WeightsError;
-pub use load::{LoadOptions, LoadReport, load};
+pub use load::{LoadOptions, LoadReport, load, load_from};
+pub use open::{Layout, LocalOnly, Locate, Source, open};
 pub use save::{SaveOptions, Storage, save};
 pub use victor_model::VlmConfig;

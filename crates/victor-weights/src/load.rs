@@ -25,21 +25,33 @@ pub struct LoadReport {
     pub skipped: usize,
 }
 
-/// Loads the model `config` describes from the safetensors in `dir`.
-///
-/// Files are mapped and converted tensor by tensor: the peak is the model and its largest tensor.
+/// Loads the model `config` describes from the weights in `dir`.
 ///
 /// # Errors
-/// If a tensor is missing, has another shape, or is stored in a format that is not read.
+/// As [`load_from`], or if the folder holds no weights or damaged ones.
 pub fn load<B: VictorBackend>(
     dir: &Path,
     config: &VlmConfig,
     device: &B::Device,
     options: &LoadOptions,
 ) -> Result<(Vlm<B>, LoadReport), WeightsError> {
-    let checkpoint = Checkpoint::open(dir)?;
+    load_from(&Checkpoint::open(dir)?, config, device, options)
+}
+
+/// Loads the model `config` describes from a checkpoint.
+///
+/// Files are mapped and converted tensor by tensor: the peak is the model and its largest tensor.
+///
+/// # Errors
+/// If a tensor is missing, has another shape, or is stored in a format that is not read.
+pub fn load_from<B: VictorBackend>(
+    checkpoint: &Checkpoint,
+    config: &VlmConfig,
+    device: &B::Device,
+    options: &LoadOptions,
+) -> Result<(Vlm<B>, LoadReport), WeightsError> {
     let mut loader = Loader {
-        checkpoint: &checkpoint,
+        checkpoint,
         fresh: &options.fresh,
         device,
         path: Vec::new(),
@@ -53,11 +65,11 @@ pub fn load<B: VictorBackend>(
     }
     if !loader.missing.is_empty() {
         return Err(WeightsError::Missing {
-            path: dir.into(),
+            path: checkpoint.dir().into(),
             names: loader.missing,
         });
     }
-    let report = report(&checkpoint, &loader.read, config, options);
+    let report = report(checkpoint, &loader.read, config, options);
     Ok((model, report))
 }
 

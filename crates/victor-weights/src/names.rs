@@ -2,8 +2,19 @@
 
 use victor_model::VisionFamily;
 
-/// Whole-prefix renames of the two generations of Hub checkpoints, first match first.
-const PREFIXES: [(&str, &str); 8] = [
+/// Whole-prefix renames of the original LLaVA and of two generations of Hub checkpoints, first match
+/// first.
+const PREFIXES: [(&str, &str); 18] = [
+    ("model.vision_tower.vision_tower.vision_model.", "vision_tower."),
+    ("model.vision_tower.vision_tower.", "vision_tower."),
+    ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
+    ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
+    ("model.mm_projector.", "multi_modal_projector.linear_1."),
+    ("mm_projector.0.", "multi_modal_projector.linear_1."),
+    ("mm_projector.2.", "multi_modal_projector.linear_2."),
+    ("model.layers.", "language_model.layers."),
+    ("model.embed_tokens.", "language_model.embed_tokens."),
+    ("model.norm.", "language_model.norm."),
     ("language_model.model.", "language_model."),
     ("model.language_model.", "language_model."),
     ("language_model.lm_head.", "language_model.lm_head."),
@@ -13,6 +24,23 @@ const PREFIXES: [(&str, &str); 8] = [
     ("model.multi_modal_projector.", "multi_modal_projector."),
     ("model.visual_registers", "visual_registers"),
 ];
+
+/// Our name of a tensor of a vision tower's own checkpoint; `None` for its text side and heads.
+pub(crate) fn tower(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("vision_model.").unwrap_or(name);
+    const PARTS: [&str; 6] = [
+        "embeddings.",
+        "encoder.",
+        "pre_layrnorm.",
+        "post_layernorm.",
+        "layernorm.",
+        "head.",
+    ];
+    PARTS
+        .iter()
+        .any(|part| rest.starts_with(part))
+        .then(|| canonical(&format!("vision_tower.{rest}")))
+}
 
 /// DINOv2's words for what CLIP's modules are called, in both generations.
 const DINOV2: [(&str, &str); 12] = [
