@@ -292,8 +292,7 @@ impl DeviceTask for NeverDrops<'_> {
 fn model_without_registers<B: VictorBackend>(config: &VlmConfig, of: &Vlm<B>) -> Vlm<B> {
     let mut plain = Vlm::init(config, &of.device());
     plain.language_model = of.language_model.clone();
-    plain.multi_modal_projector = of.multi_modal_projector.clone();
-    plain.vision_tower = of.vision_tower.clone();
+    plain.picture = of.picture.clone();
     plain
 }
 

@@ -8,8 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use victor::VlmConfig;
 use victor::parts::backend::VictorBackend;
 use victor::parts::model::{
-    Activation, PositionMode, ProjectorConfig, ReductionConfig, RopeConfig, Sequence, TextConfig,
-    VisionConfig, VisionFamily, VisionSelect, Vlm,
+    Activation, PictureConfig, PositionMode, ProjectorConfig, ReductionConfig, RopeConfig,
+    Sequence, TextConfig, VisionConfig, VisionFamily, VisionSelect, Vlm,
 };
 
 pub(crate) const VOCAB: usize = 64;
@@ -75,22 +75,28 @@ pub(crate) struct Shape {
 
 pub(crate) fn build(shape: Shape) -> VlmConfig {
     VlmConfig {
-        vision_config: VisionConfig {
-            family: VisionFamily::Clip,
-            hidden_size: 16,
-            intermediate_size: 24,
-            num_hidden_layers: 2,
-            num_attention_heads: 2,
-            image_size: shape.grid * 4,
-            patch_size: 4,
-            num_channels: 3,
-            layer_norm_eps: 1e-5,
-            hidden_act: Activation::QuickGelu,
-        },
-        projector: ProjectorConfig::Mlp {
-            activation: Activation::Gelu,
-            bias: true,
-        },
+        picture: Some(PictureConfig {
+            vision_config: VisionConfig {
+                family: VisionFamily::Clip,
+                hidden_size: 16,
+                intermediate_size: 24,
+                num_hidden_layers: 2,
+                num_attention_heads: 2,
+                image_size: shape.grid * 4,
+                patch_size: 4,
+                num_channels: 3,
+                layer_norm_eps: 1e-5,
+                hidden_act: Activation::QuickGelu,
+            },
+            projector: ProjectorConfig::Mlp {
+                activation: Activation::Gelu,
+                bias: true,
+            },
+            vision_feature_layer: -2,
+            vision_feature_select_strategy: VisionSelect::Default,
+            image_token_index: VOCAB as u32 - 1,
+            image_grid_pinpoints: None,
+        }),
         text_config: TextConfig {
             hidden_size: shape.hidden,
             intermediate_size: shape.hidden * 2,
@@ -110,9 +116,6 @@ pub(crate) fn build(shape: Shape) -> VlmConfig {
             mlp_bias: false,
             tie_word_embeddings: shape.tied,
         },
-        vision_feature_layer: -2,
-        vision_feature_select_strategy: VisionSelect::Default,
-        image_token_index: VOCAB as u32 - 1,
         visual_token_reduction: Some(ReductionConfig {
             num_registers: shape.registers,
             drop_layer: shape.drop,
@@ -151,6 +154,10 @@ impl<B: Backend> ModuleMapper<B> for Seeded {
     }
 }
 
+fn picture(config: &VlmConfig) -> &PictureConfig {
+    config.picture.as_ref().expect("a picture side")
+}
+
 /// Seeded features of `images` pictures, `[images, visual_tokens, vision_hidden]`.
 pub(crate) fn features<B: VictorBackend>(
     config: &VlmConfig,
@@ -162,7 +169,7 @@ pub(crate) fn features<B: VictorBackend>(
     let shape = [
         images,
         config.visual_tokens(),
-        config.vision_config.hidden_size,
+        picture(config).vision_config.hidden_size,
     ];
     let values: Vec<f32> = (0..shape.iter().product())
         .map(|_| random.random_range(-1.5..1.5))
@@ -180,7 +187,7 @@ pub(crate) fn sequence(config: &VlmConfig, gaps: &[usize], seed: u64) -> Sequenc
             .extend((0..*gap).map(|_| random.random_range(0..VOCAB as u32 - 1)));
         if index + 1 < gaps.len() {
             let start = sequence.ids.len();
-            let marker = config.image_token_index;
+            let marker = picture(config).image_token_index;
             sequence
                 .ids
                 .extend(std::iter::repeat_n(marker, config.visual_tokens()));

@@ -6,7 +6,7 @@ use clap::Args;
 use indicatif::{DecimalBytes, HumanCount};
 use serde::Serialize;
 use std::path::Path;
-use victor::parts::model::PositionMode;
+use victor::parts::model::{PictureConfig, PositionMode};
 use victor::{Info, VlmConfig};
 
 /// Tell what a checkpoint is made of and what a picture costs it
@@ -58,17 +58,11 @@ pub(crate) fn run(args: &InfoArgs, output: &mut Output) -> anyhow::Result<()> {
 }
 
 fn parts(config: &VlmConfig, output: &mut Output) -> anyhow::Result<()> {
-    let (vision, text) = (&config.vision_config, &config.text_config);
-    output.line(format_args!(
-        "  vision     {:?}, {} of {} layers, width {}, {} × {} pixels in patches of {}",
-        vision.family,
-        config.vision_layers(),
-        vision.num_hidden_layers,
-        vision.hidden_size,
-        vision.image_size,
-        vision.image_size,
-        vision.patch_size
-    ))?;
+    let text = &config.text_config;
+    match &config.picture {
+        Some(picture) => vision(picture, output)?,
+        None => output.line("  vision     none: text only")?,
+    }
     output.line(format_args!(
         "  decoder    {} layers, width {}, {} heads of {} ({} for keys), vocabulary {}, context {}",
         text.num_hidden_layers,
@@ -80,6 +74,7 @@ fn parts(config: &VlmConfig, output: &mut Output) -> anyhow::Result<()> {
         text.max_position_embeddings
     ))?;
     match &config.visual_token_reduction {
+        None if config.picture.is_none() => Ok(()),
         None => output.line("  reduction  none: every layer sees all visual tokens"),
         Some(reduction) => {
             let drop = match config.drop_layer() {
@@ -96,6 +91,30 @@ fn parts(config: &VlmConfig, output: &mut Output) -> anyhow::Result<()> {
             ))
         }
     }
+}
+
+fn vision(picture: &PictureConfig, output: &mut Output) -> anyhow::Result<()> {
+    let vision = &picture.vision_config;
+    output.line(format_args!(
+        "  vision     {:?}, {} of {} layers, width {}, {} × {} pixels in patches of {}",
+        vision.family,
+        picture.vision_layers(),
+        vision.num_hidden_layers,
+        vision.hidden_size,
+        vision.image_size,
+        vision.image_size,
+        vision.patch_size
+    ))?;
+    let Some(pinpoints) = &picture.image_grid_pinpoints else {
+        return Ok(());
+    };
+    let sizes = pinpoints
+        .iter()
+        .map(|[height, width]| format!("{height} × {width}"));
+    output.line(format_args!(
+        "  tiles      a thumbnail and tiles of one of {} (height × width)",
+        sizes.collect::<Vec<_>>().join(", ")
+    ))
 }
 
 fn sizes(info: &Info, output: &mut Output) -> anyhow::Result<()> {
@@ -117,10 +136,7 @@ fn costs(info: &Info, output: &mut Output) -> anyhow::Result<()> {
     let (with, without) = (&info.reduced, &info.unreduced);
     output.line(format_args!(
         "{:<42}{:>12}{:>12}{:>9}",
-        format!(
-            "one picture ({} tokens), {} text tokens",
-            info.visual_tokens, info.text_tokens
-        ),
+        prompt(info),
         "as it is",
         "no drop",
         "ratio"
@@ -164,6 +180,17 @@ fn costs(info: &Info, output: &mut Output) -> anyhow::Result<()> {
         without.kv_bytes as f64,
         |value| bytes(value as usize),
     )
+}
+
+/// The prompt whose costs are shown.
+fn prompt(info: &Info) -> String {
+    match info.visual_tokens {
+        0 => format!("{} text tokens", info.text_tokens),
+        tokens => format!(
+            "one picture ({tokens} tokens), {} text tokens",
+            info.text_tokens
+        ),
+    }
 }
 
 fn count_of(count: usize) -> String {

@@ -12,6 +12,10 @@ use crate::{DataError, Filter};
 const OPENAI_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const OPENAI_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 
+/// What LLaVA-NeXT's processor fits pictures into where its file says nothing, `[height, width]`.
+const NEXT_PINPOINTS: [[u32; 2]; 5] =
+    [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]];
+
 impl ImageProcessor {
     /// Reads `processor_config.json`'s `image_processor`, or else `preprocessor_config.json`.
     ///
@@ -190,7 +194,13 @@ impl RawProcessor {
             mean,
             std,
             do_normalize: self.do_normalize.unwrap_or(true),
-            image_grid_pinpoints: self.image_grid_pinpoints.unwrap_or_default(),
+            image_grid_pinpoints: self.image_grid_pinpoints.unwrap_or_else(|| {
+                if is_next {
+                    NEXT_PINPOINTS.into()
+                } else {
+                    Vec::new()
+                }
+            }),
         };
         if processor.fixed_size().is_none() {
             return Err(bad(

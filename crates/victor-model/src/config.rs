@@ -1,50 +1,25 @@
 //! What a model is made of, in Hugging Face's field names and with every default filled in.
 
+use crate::tiles::TileGrid;
 use serde::{Deserialize, Serialize};
 
-/// A LLaVA-style model: vision tower, projector, decoder, and how visual tokens are reduced.
+/// A decoder, what turns pictures into its visual tokens, and how those are reduced.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VlmConfig {
-    /// The vision tower.
-    pub vision_config: VisionConfig,
-    /// The projector.
-    pub projector: ProjectorConfig,
+    /// The picture side; `None` for a decoder alone, which reads text only.
+    pub picture: Option<PictureConfig>,
     /// The decoder.
     pub text_config: TextConfig,
-    /// Which hidden state of the tower is projected, counted with the embeddings first; negative
-    /// values count from the end (`-2` of 24 layers: the output of the 23rd).
-    pub vision_feature_layer: i64,
-    /// Whether the class token is projected too.
-    pub vision_feature_select_strategy: VisionSelect,
-    /// The id that marks an image in the prompt.
-    pub image_token_index: u32,
     /// How visual tokens are reduced; `None` keeps all in every layer.
     pub visual_token_reduction: Option<ReductionConfig>,
 }
 
 impl VlmConfig {
-    /// How many layers of the vision tower are computed: those up to the selected hidden state.
-    pub fn vision_layers(&self) -> usize {
-        let states = self.vision_config.num_hidden_layers as i64 + 1;
-        let layer = self.vision_feature_layer;
-        let index = if layer < 0 { states + layer } else { layer };
-        index.clamp(0, states - 1) as usize
-    }
-
-    /// Visual tokens of one image of the tower's own size.
+    /// The most visual tokens one picture has; 0 for a model without a picture side.
     pub fn visual_tokens(&self) -> usize {
-        let side = self.vision_config.image_size;
-        self.visual_tokens_of(side, side)
-    }
-
-    /// Visual tokens of one image of `height × width` pixels.
-    pub fn visual_tokens_of(&self, height: usize, width: usize) -> usize {
-        let patch = self.vision_config.patch_size;
-        let patches = (height / patch) * (width / patch);
-        match self.vision_feature_select_strategy {
-            VisionSelect::Default => patches,
-            VisionSelect::Full => patches + 1,
-        }
+        self.picture
+            .as_ref()
+            .map_or(0, PictureConfig::visual_tokens)
     }
 
     /// Registers appended to each image.
@@ -58,6 +33,60 @@ impl VlmConfig {
     pub fn drop_layer(&self) -> Option<usize> {
         let reduction = self.visual_token_reduction.as_ref()?;
         (reduction.drop_layer < self.text_config.num_hidden_layers).then_some(reduction.drop_layer)
+    }
+}
+
+/// The picture side: vision tower, projector, and which of the tower's numbers become visual tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PictureConfig {
+    /// The vision tower.
+    pub vision_config: VisionConfig,
+    /// The projector.
+    pub projector: ProjectorConfig,
+    /// Which hidden state of the tower is projected, counted with the embeddings first; negative
+    /// values count from the end (`-2` of 24 layers: the output of the 23rd).
+    pub vision_feature_layer: i64,
+    /// Which of its rows are projected.
+    pub vision_feature_select_strategy: VisionSelect,
+    /// The id that marks an image in the prompt.
+    pub image_token_index: u32,
+    /// LLaVA-NeXT's grid resolutions as `[height, width]` in pixels; `None` shows the tower a picture
+    /// once.
+    pub image_grid_pinpoints: Option<Vec<[usize; 2]>>,
+}
+
+impl PictureConfig {
+    /// How many layers of the vision tower are computed: those up to the selected hidden state.
+    pub fn vision_layers(&self) -> usize {
+        let states = self.vision_config.num_hidden_layers as i64 + 1;
+        let layer = self.vision_feature_layer;
+        let index = if layer < 0 { states + layer } else { layer };
+        index.clamp(0, states - 1) as usize
+    }
+
+    /// The most visual tokens one picture of the tower's own size, or of LLaVA-NeXT's, has.
+    pub fn visual_tokens(&self) -> usize {
+        let side = self.vision_config.image_size;
+        let view = self.visual_tokens_of(side, side);
+        let Some(pinpoints) = &self.image_grid_pinpoints else {
+            return view;
+        };
+        let patches = side / self.vision_config.patch_size;
+        let tiles = pinpoints.iter().map(|[height, width]| {
+            TileGrid::whole(height.div_ceil(side), width.div_ceil(side)).visual_tokens(patches)
+        });
+        tiles.max().unwrap_or(view + 1)
+    }
+
+    /// Visual tokens of one view of `height × width` pixels.
+    pub fn visual_tokens_of(&self, height: usize, width: usize) -> usize {
+        let patch = self.vision_config.patch_size;
+        let class = usize::from(self.vision_config.family.has_class_token());
+        let rows = (height / patch) * (width / patch) + class;
+        match self.vision_feature_select_strategy {
+            VisionSelect::Default => rows.saturating_sub(1),
+            VisionSelect::Full => rows,
+        }
     }
 }
 
@@ -88,9 +117,10 @@ pub enum PositionMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VisionSelect {
-    /// The patches, without the class token.
+    /// All but the first, which is the class token. transformers cuts the first row of a tower without
+    /// a class token too, and so it is done here.
     Default,
-    /// The class token and the patches.
+    /// All: the class token, where there is one, and the patches.
     Full,
 }
 
@@ -102,6 +132,27 @@ pub enum VisionFamily {
     Clip,
     /// DINOv2: patch bias, layer scale.
     Dinov2,
+    /// SigLIP: patch bias, no class token.
+    Siglip,
+}
+
+impl VisionFamily {
+    /// Whether a class token stands before the patches.
+    pub fn has_class_token(self) -> bool {
+        self != VisionFamily::Siglip
+    }
+
+    pub(crate) fn has_patch_bias(self) -> bool {
+        self != VisionFamily::Clip
+    }
+
+    pub(crate) fn has_pre_norm(self) -> bool {
+        self == VisionFamily::Clip
+    }
+
+    pub(crate) fn has_layer_scale(self) -> bool {
+        self == VisionFamily::Dinov2
+    }
 }
 
 /// Activation functions of feed-forwards and projectors.
@@ -116,7 +167,7 @@ pub enum Activation {
     QuickGelu,
 }
 
-/// A pre-LN vision transformer with a class token.
+/// A pre-LN vision transformer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VisionConfig {
     /// Which parts it has.
@@ -146,6 +197,11 @@ impl VisionConfig {
     pub fn num_patches(&self) -> usize {
         let side = self.image_size / self.patch_size;
         side * side
+    }
+
+    /// Rows of the position table: the patches, and the class token where there is one.
+    pub fn num_positions(&self) -> usize {
+        self.num_patches() + usize::from(self.family.has_class_token())
     }
 }
 

@@ -5,18 +5,20 @@
 
 use burn::prelude::*;
 
-/// A table for `rows × columns` patches from one for a square grid; the class row stays.
+/// A table for `rows × columns` patches from one for a square grid; the `before` rows of the class token
+/// stay.
 ///
 /// # Shapes
-/// - table: `[1 + side², hidden]`
-/// - output: `[1 + rows · columns, hidden]`
+/// - table: `[before + side², hidden]`
+/// - output: `[before + rows · columns, hidden]`
 pub(crate) fn positions<B: Backend>(
     table: Tensor<B, 2>,
+    before: usize,
     rows: usize,
     columns: usize,
 ) -> Tensor<B, 2> {
     let entries = table.dims()[0];
-    let side = (entries - 1).isqrt();
+    let side = (entries - before).isqrt();
     if (rows, columns) == (side, side) {
         return table;
     }
@@ -34,9 +36,11 @@ pub(crate) fn positions<B: Backend>(
     }
     let shape = [rows * columns, side * side];
     let weights = Tensor::<B, 2>::from_data(TensorData::new(weights, shape), &table.device());
-    let class = table.clone().narrow(0, 0, 1);
-    let grid = weights.matmul(table.narrow(0, 1, side * side));
-    Tensor::cat(vec![class, grid], 0)
+    let grid = weights.matmul(table.clone().narrow(0, before, side * side));
+    if before == 0 {
+        return grid;
+    }
+    Tensor::cat(vec![table.narrow(0, 0, before), grid], 0)
 }
 
 /// For every target place the four source places and their weights.

@@ -1,6 +1,6 @@
 //! Parameters of every part, counted from a config without allocating any.
 
-use crate::config::{ProjectorConfig, VisionFamily, VlmConfig};
+use crate::config::{PictureConfig, ProjectorConfig, VlmConfig};
 
 /// A part of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,19 +38,17 @@ impl Part {
 /// Parameters of a part.
 pub fn part_parameters(config: &VlmConfig, part: Part) -> usize {
     let hidden = config.text_config.hidden_size;
+    let of_picture = |count: fn(&PictureConfig, usize) -> usize| {
+        config
+            .picture
+            .as_ref()
+            .map_or(0, |picture| count(picture, hidden))
+    };
     match part {
-        Part::VisionTower => vision_tower(config),
+        Part::VisionTower => of_picture(vision_tower),
+        Part::Projector => of_picture(projector),
         Part::Registers => config.num_registers() * hidden,
         Part::Decoder => decoder(config),
-        Part::Projector => {
-            let vision = config.vision_config.hidden_size;
-            match config.projector {
-                ProjectorConfig::Linear { bias } => linear(vision, hidden, bias),
-                ProjectorConfig::Mlp { bias, .. } => {
-                    linear(vision, hidden, bias) + linear(hidden, hidden, bias)
-                }
-            }
-        }
     }
 }
 
@@ -58,19 +56,38 @@ fn linear(input: usize, output: usize, bias: bool) -> usize {
     input * output + if bias { output } else { 0 }
 }
 
-fn vision_tower(config: &VlmConfig) -> usize {
+/// The projector, and with it LLaVA-NeXT's end of a row.
+fn projector(config: &PictureConfig, hidden: usize) -> usize {
+    let vision = config.vision_config.hidden_size;
+    let newline = if config.image_grid_pinpoints.is_some() {
+        hidden
+    } else {
+        0
+    };
+    newline
+        + match config.projector {
+            ProjectorConfig::Linear { bias } => linear(vision, hidden, bias),
+            ProjectorConfig::Mlp { bias, .. } => {
+                linear(vision, hidden, bias) + linear(hidden, hidden, bias)
+            }
+        }
+}
+
+fn vision_tower(config: &PictureConfig, _hidden: usize) -> usize {
     let vision = &config.vision_config;
     let (width, wide) = (vision.hidden_size, vision.intermediate_size);
-    let dinov2 = vision.family == VisionFamily::Dinov2;
+    let present = |part: bool, size: usize| if part { size } else { 0 };
     let patch = vision.num_channels * vision.patch_size * vision.patch_size;
-    let embeddings = width + linear(patch, width, dinov2) + (vision.num_patches() + 1) * width;
+    let embeddings = present(vision.family.has_class_token(), width)
+        + linear(patch, width, vision.family.has_patch_bias())
+        + vision.num_positions() * width;
     let norm = 2 * width;
-    let scale = if dinov2 { width } else { 0 };
+    let scale = present(vision.family.has_layer_scale(), width);
     let layer = 4 * linear(width, width, true)
         + linear(width, wide, true)
         + linear(wide, width, true)
         + 2 * (norm + scale);
-    embeddings + if dinov2 { 0 } else { norm } + config.vision_layers() * layer
+    embeddings + present(vision.family.has_pre_norm(), norm) + config.vision_layers() * layer
 }
 
 fn decoder(config: &VlmConfig) -> usize {

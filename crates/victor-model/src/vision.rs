@@ -1,10 +1,10 @@
 //! The vision tower: a pre-LN vision transformer that stops at the selected layer.
 //!
-//! Source: transformers `modeling_clip.py` and `modeling_dinov2.py`. The final norm and pooling head
-//! of those models are left out: LLaVA never uses them.
+//! Source: transformers `modeling_clip.py`, `modeling_dinov2.py` and `modeling_siglip.py`. The final
+//! norm and pooling head of those models are left out: LLaVA never uses them.
 
 use crate::VictorBackend;
-use crate::config::{Activation, VisionConfig, VisionFamily};
+use crate::config::{Activation, VisionConfig};
 use crate::interpolate;
 use crate::layers::{LayerNorm, Linear, constant, normal};
 use burn::module::{Module, Param};
@@ -25,7 +25,7 @@ impl<B: VictorBackend> VisionTower<B> {
         let norm = || LayerNorm::init(config.hidden_size, config.layer_norm_eps, device);
         Self {
             embeddings: PatchEmbeddings::init(config, device),
-            pre_layrnorm: (config.family == VisionFamily::Clip).then(norm),
+            pre_layrnorm: config.family.has_pre_norm().then(norm),
             encoder: Encoder {
                 layers: (0..num_layers)
                     .map(|_| EncoderLayer::init(config, device))
@@ -34,12 +34,12 @@ impl<B: VictorBackend> VisionTower<B> {
         }
     }
 
-    /// The hidden state after the last layer that was built, class token first.
+    /// The hidden state after the last layer that was built, class token first where there is one.
     ///
     /// # Shapes
     /// - pixel_values: `[images, channels, height, width]`, normalised; another size than the config's
     ///   resamples the position table
-    /// - output: `[images, 1 + patches, hidden]`
+    /// - output: `[images, patches, hidden]`, one row more with a class token
     pub fn forward(&self, pixel_values: Tensor<B, 4>) -> Tensor<B, 3> {
         let mut hidden = self.embeddings.forward(pixel_values);
         if let Some(norm) = &self.pre_layrnorm {
@@ -54,7 +54,7 @@ impl<B: VictorBackend> VisionTower<B> {
 
 #[derive(Module, Debug)]
 struct PatchEmbeddings<B: Backend> {
-    class_embedding: Param<Tensor<B, 1>>,
+    class_embedding: Option<Param<Tensor<B, 1>>>,
     patch_embedding: PatchProjection<B>,
     position_embedding: PositionTable<B>,
 }
@@ -68,7 +68,7 @@ struct PatchProjection<B: Backend> {
 
 #[derive(Module, Debug)]
 struct PositionTable<B: Backend> {
-    /// `[1 + patches, hidden]`
+    /// `[patches, hidden]`, one row more with a class token
     weight: Param<Tensor<B, 2>>,
 }
 
@@ -80,19 +80,23 @@ impl<B: VictorBackend> PatchEmbeddings<B> {
             patch_size,
             ..
         } = *config;
-        let bias = config.family == VisionFamily::Dinov2;
+        let family = config.family;
         Self {
-            class_embedding: normal([hidden_size], 0.02, device),
+            class_embedding: family
+                .has_class_token()
+                .then(|| normal([hidden_size], 0.02, device)),
             patch_embedding: PatchProjection {
                 weight: normal(
                     [hidden_size, num_channels, patch_size, patch_size],
                     0.02,
                     device,
                 ),
-                bias: bias.then(|| constant([hidden_size], 0.0, device)),
+                bias: family
+                    .has_patch_bias()
+                    .then(|| constant([hidden_size], 0.0, device)),
             },
             position_embedding: PositionTable {
-                weight: normal([config.num_patches() + 1, hidden_size], 0.02, device),
+                weight: normal([config.num_positions(), hidden_size], 0.02, device),
             },
         }
     }
@@ -112,13 +116,16 @@ impl<B: VictorBackend> PatchEmbeddings<B> {
         let bias = self.patch_embedding.bias.as_ref().map(Param::val);
         let weight = weight.reshape([hidden, channels * patch * patch]);
         let patches = B::dense(patches, weight, bias);
-        let class = self
-            .class_embedding
-            .val()
-            .reshape([1, 1, hidden])
-            .expand([images, 1, hidden]);
-        let positions = interpolate::positions(self.position_embedding.weight.val(), rows, columns);
-        Tensor::cat(vec![class, patches], 1) + positions.unsqueeze::<3>()
+        let tokens = match &self.class_embedding {
+            Some(class) => {
+                let class = class.val().reshape([1, 1, hidden]);
+                Tensor::cat(vec![class.expand([images, 1, hidden]), patches], 1)
+            }
+            None => patches,
+        };
+        let table = self.position_embedding.weight.val();
+        let before = usize::from(self.class_embedding.is_some());
+        tokens + interpolate::positions(table, before, rows, columns).unsqueeze::<3>()
     }
 }
 
@@ -141,7 +148,7 @@ impl<B: VictorBackend> EncoderLayer<B> {
     fn init(config: &VisionConfig, device: &B::Device) -> Self {
         let norm = || LayerNorm::init(config.hidden_size, config.layer_norm_eps, device);
         let scale = || {
-            (config.family == VisionFamily::Dinov2).then(|| LayerScale {
+            config.family.has_layer_scale().then(|| LayerScale {
                 lambda1: constant([config.hidden_size], 1.0, device),
             })
         };

@@ -1,24 +1,22 @@
-//! The whole model: vision tower → projector → spliced embeddings → decoder with the drop.
+//! The whole model: picture side → spliced embeddings → decoder with the drop.
 
 use crate::VictorBackend;
 use crate::cache::{KvCache, Slots};
-use crate::config::{PositionMode, VisionSelect, VlmConfig};
+use crate::config::{PositionMode, VlmConfig};
 use crate::decoder::{Decoder, Rows};
 use crate::layers::normal;
 use crate::layout::{BatchLayout, LayoutError, Row, Sequence, Side};
-use crate::projector::Projector;
+use crate::picture::PictureEncoder;
 use crate::rope::RotaryTable;
-use crate::vision::VisionTower;
+use crate::tiles::TileGrid;
 use burn::module::{Module, Param};
 use burn::prelude::*;
 
 /// A LLaVA-style model with Victor's registers.
 #[derive(Module, Debug)]
 pub struct Vlm<B: Backend> {
-    /// Pixels to features.
-    pub vision_tower: VisionTower<B>,
-    /// Features to the decoder's embedding space.
-    pub multi_modal_projector: Projector<B>,
+    /// Pixels to visual tokens; `None` for a model that reads text only.
+    pub picture: Option<PictureEncoder<B>>,
     /// The decoder.
     pub language_model: Decoder<B>,
     /// `[num_registers, hidden]`
@@ -33,16 +31,11 @@ impl<B: VictorBackend> Vlm<B> {
     /// A model whose weights are drawn when first used, so that loading never draws them.
     pub fn init(config: &VlmConfig, device: &B::Device) -> Self {
         let text = &config.text_config;
-        let (vision, hidden) = (&config.vision_config, text.hidden_size);
+        let hidden = text.hidden_size;
         let registers = config.num_registers();
+        let picture = config.picture.as_ref();
         Self {
-            vision_tower: VisionTower::init(vision, config.vision_layers(), device),
-            multi_modal_projector: Projector::init(
-                &config.projector,
-                vision.hidden_size,
-                hidden,
-                device,
-            ),
+            picture: picture.map(|picture| PictureEncoder::init(picture, hidden, device)),
             language_model: Decoder::init(text, device),
             visual_registers: (registers > 0).then(|| normal([registers, hidden], 0.02, device)),
             rotary: RotaryTable::new(&text.rope, text.head_dim),
@@ -55,29 +48,46 @@ impl<B: VictorBackend> Vlm<B> {
         &self.config
     }
 
-    /// The tower's selected hidden state, without the class token unless the strategy is `full`.
+    /// See [`PictureEncoder::encode`].
     ///
-    /// # Shapes
-    /// - pixel_values: `[images, channels, image_size, image_size]`
-    /// - output: `[images, visual_tokens, vision_hidden]`
+    /// # Panics
+    /// If the model has no picture side.
     pub fn encode_images(&self, pixel_values: Tensor<B, 4>) -> Tensor<B, 3> {
-        let features = self.vision_tower.forward(pixel_values);
-        match self.config.vision_feature_select_strategy {
-            VisionSelect::Full => features,
-            VisionSelect::Default => {
-                let tokens = features.dims()[1];
-                features.narrow(1, 1, tokens - 1)
-            }
-        }
+        self.picture().encode(pixel_values)
     }
 
-    /// Visual tokens of all images in order.
+    /// Visual tokens of pictures that are shown to the tower once each, in order.
     ///
     /// # Shapes
     /// - features: `[images, visual_tokens, vision_hidden]`
     /// - output: `[images · visual_tokens, hidden]`
+    ///
+    /// # Panics
+    /// If the model has no picture side.
     pub fn project(&self, features: Tensor<B, 3>) -> Tensor<B, 2> {
-        self.multi_modal_projector.forward(features).flatten(0, 1)
+        self.picture().project(features).flatten(0, 1)
+    }
+
+    /// Visual tokens of pictures in order, LLaVA-NeXT's tiles put together; see
+    /// [`PictureEncoder::merge`].
+    ///
+    /// # Shapes
+    /// - features: `[views, tokens, vision_hidden]`, the views of all pictures in order
+    /// - grids: one a picture
+    /// - output: `[visual tokens, hidden]`
+    ///
+    /// # Panics
+    /// If the model has no picture side, or the grids do not have as many views as there are.
+    pub fn visual_tokens(&self, features: Tensor<B, 3>, grids: &[TileGrid]) -> Tensor<B, 2> {
+        let picture = self.picture();
+        picture.merge(picture.project(features), grids)
+    }
+
+    fn picture(&self) -> &PictureEncoder<B> {
+        match &self.picture {
+            Some(picture) => picture,
+            None => panic!("the model has no picture side"),
+        }
     }
 
     /// Lays out sequences with this model's registers.

@@ -54,11 +54,14 @@ impl CheckpointStore<'_> {
         fs::create_dir_all(&new).map_err(file_error(&new, "make the checkpoint"))?;
         for part in self.trained() {
             let path = new.join(part.to_string());
+            let picture = model.picture.as_ref();
             match part {
-                Part::VisionTower => write::<B, _>(model.vision_tower.clone().into_record(), path),
-                Part::Projector => {
-                    write::<B, _>(model.multi_modal_projector.clone().into_record(), path)
-                }
+                Part::VisionTower => picture.map_or(Ok(()), |picture| {
+                    write::<B, _>(picture.vision_tower.clone().into_record(), path)
+                }),
+                Part::Projector => picture.map_or(Ok(()), |picture| {
+                    write::<B, _>(picture.multi_modal_projector.clone().into_record(), path)
+                }),
                 Part::Registers => {
                     write::<B, _>(model.visual_registers.clone().into_record(), path)
                 }
@@ -110,12 +113,17 @@ impl CheckpointStore<'_> {
             let path = from.join(part.to_string());
             match part {
                 Part::VisionTower => {
-                    let record = read::<B, _>(path, device)?;
-                    model.vision_tower = model.vision_tower.load_record(record);
+                    if let Some(picture) = &mut model.picture {
+                        let record = read::<B, _>(path, device)?;
+                        picture.vision_tower = picture.vision_tower.clone().load_record(record);
+                    }
                 }
                 Part::Projector => {
-                    let record = read::<B, _>(path, device)?;
-                    model.multi_modal_projector = model.multi_modal_projector.load_record(record);
+                    if let Some(picture) = &mut model.picture {
+                        let record = read::<B, _>(path, device)?;
+                        let projector = picture.multi_modal_projector.clone();
+                        picture.multi_modal_projector = projector.load_record(record);
+                    }
                 }
                 Part::Registers => {
                     let record = read::<B, _>(path, device)?;

@@ -20,12 +20,15 @@ const WORKERS: usize = 2;
 /// Stands for the tower's weights, the selected layer and the processor.
 pub(crate) fn fingerprint<B: VictorBackend>(model: &Vlm<B>, processor: &ImageProcessor) -> u64 {
     let mut visitor = WeightHash(DefaultHasher::new());
-    model.vision_tower.visit(&mut visitor);
-    let config = model.config();
-    let described = format!(
-        "{processor:?} {:?} {} {:?}",
-        config.vision_config, config.vision_feature_layer, config.vision_feature_select_strategy
-    );
+    if let Some(picture) = &model.picture {
+        picture.vision_tower.visit(&mut visitor);
+    }
+    let mut described = format!("{processor:?}");
+    if let Some(picture) = &model.config().picture {
+        let (vision, layer) = (&picture.vision_config, picture.vision_feature_layer);
+        let select = picture.vision_feature_select_strategy;
+        described.push_str(&format!(" {vision:?} {layer} {select:?}"));
+    }
     described.hash(&mut visitor.0);
     visitor.0.finish()
 }

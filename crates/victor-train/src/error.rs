@@ -39,6 +39,21 @@ pub enum TrainError {
         /// The part.
         part: Part,
     },
+    /// The model reads text only.
+    #[error("{}: this model has no vision tower; training needs one", path.display())]
+    TextOnly {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// The model cuts pictures into tiles.
+    #[error(
+        "{}: LLaVA-NeXT models cannot be trained or probed here: a picture must give one tensor of one size, \
+         and theirs give as many tiles as their shape asks for; take a LLaVA-1.5 checkpoint", path.display()
+    )]
+    Tiles {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// Nothing to train on.
     #[error("no sample is left of {records} records ({skipped} were skipped)")]
     NoSamples {

@@ -45,7 +45,11 @@ impl Part {
 
     /// Whether the model has it.
     pub(crate) fn is_in<B: VictorBackend>(self, model: &Vlm<B>) -> bool {
-        self != Part::Registers || model.visual_registers.is_some()
+        match self {
+            Part::VisionTower | Part::Projector => model.picture.is_some(),
+            Part::Registers => model.visual_registers.is_some(),
+            Part::Decoder => true,
+        }
     }
 
     /// Shows its parameters to a visitor, always in the same order.
@@ -55,8 +59,16 @@ impl Part {
         visitor: &mut impl ModuleVisitor<B>,
     ) {
         match self {
-            Part::VisionTower => model.vision_tower.visit(visitor),
-            Part::Projector => model.multi_modal_projector.visit(visitor),
+            Part::VisionTower => {
+                if let Some(picture) = &model.picture {
+                    picture.vision_tower.visit(visitor);
+                }
+            }
+            Part::Projector => {
+                if let Some(picture) = &model.picture {
+                    picture.multi_modal_projector.visit(visitor);
+                }
+            }
             Part::Registers => model.visual_registers.visit(visitor),
             Part::Decoder => model.language_model.visit(visitor),
         }
@@ -85,10 +97,13 @@ impl fmt::Display for Part {
 /// trained part is tracked either.
 pub(crate) fn track<B: VictorBackend>(mut model: Vlm<B>, trained: &[Part]) -> Vlm<B> {
     let tracking = |part| Tracking(trained.contains(&part));
-    model.vision_tower = model.vision_tower.map(&mut tracking(Part::VisionTower));
-    model.multi_modal_projector = model
-        .multi_modal_projector
-        .map(&mut tracking(Part::Projector));
+    model.picture = model.picture.map(|mut picture| {
+        let tower = picture.vision_tower;
+        picture.vision_tower = tower.map(&mut tracking(Part::VisionTower));
+        let projector = picture.multi_modal_projector;
+        picture.multi_modal_projector = projector.map(&mut tracking(Part::Projector));
+        picture
+    });
     model.visual_registers = model
         .visual_registers
         .map(|registers| registers.set_require_grad(trained.contains(&Part::Registers)));

@@ -4,6 +4,7 @@
 //! A few learned queries attend to the visual tokens and one linear layer names the label.
 
 use crate::encode::{fill, fingerprint};
+use crate::stage::picture_config;
 use crate::{FeatureCache, Part, Progress, TrainError};
 use burn::backend::Autodiff;
 use burn::grad_clipping::GradientClippingConfig;
@@ -165,13 +166,14 @@ impl Probe<'_> {
     ) -> Result<(FeatureCache, [usize; 2]), TrainError> {
         let source = &self.config.model;
         let vlm = victor_weights::read_config(source)?;
+        let picture = picture_config(&vlm, source)?;
         let processor = ImageProcessor::from_dir(source)?;
         let unused = [Part::Projector, Part::Registers].map(|part| part.module_name().into());
         let options = LoadOptions {
             fresh: unused.into(),
         };
         let (model, _) = victor_weights::load::<B>(source, &vlm, device, &options)?;
-        let shape = [vlm.visual_tokens(), vlm.vision_config.hidden_size];
+        let shape = [picture.visual_tokens(), picture.vision_config.hidden_size];
         let print = fingerprint(&model, &processor);
         let mut cache =
             FeatureCache::open(&self.config.feature_cache, print, shape.iter().product())?;

@@ -8,10 +8,10 @@ use crate::order::{BatchOrder, Shape, random};
 use crate::run::Run;
 use crate::{FeatureCache, Progress, Sample, TrainConfig, TrainError};
 use burn::module::AutodiffModule;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use victor_backend::{Device, DeviceTask};
 use victor_data::{ChatTemplate, ImageProcessor, Tokenizer};
-use victor_model::{VictorBackend, Vlm, VlmConfig};
+use victor_model::{PictureConfig, VictorBackend, Vlm, VlmConfig};
 use victor_weights::{LoadOptions, SaveOptions};
 
 /// What a run did.
@@ -63,9 +63,10 @@ impl DeviceTask for Stage<'_> {
     fn run<B: VictorBackend>(self, device: B::Device) -> Self::Output {
         let config = self.config;
         let vlm = victor_weights::read_config(&config.model)?;
+        let picture = &picture_config(&vlm, &config.model)?;
         let processor = ImageProcessor::from_dir(&config.model)?;
-        let reader = reader(config, &vlm)?;
-        check_picture_size(&processor, &vlm)?;
+        let reader = reader(config, &vlm, picture)?;
+        check_picture_size(&processor, picture)?;
 
         let mut pictures = PictureTable::default();
         let mut corpus = reader.read(&config.data, usize::MAX, &mut pictures)?;
@@ -88,7 +89,7 @@ impl DeviceTask for Stage<'_> {
             return Err(TrainError::MissingPart { part: *part });
         }
 
-        let mut cache = open_cache(config, &model, &processor)?;
+        let mut cache = open_cache(config, picture, &model, &processor)?;
         if let Some(cache) = &mut cache {
             let (skip, progress) = (config.skip_bad, self.progress);
             let bad = fill(cache, &model, &processor, &pictures, skip, progress)?;
@@ -104,7 +105,7 @@ impl DeviceTask for Stage<'_> {
 
         let files = Sources {
             config,
-            vlm: &vlm,
+            picture,
             processor: &processor,
             pictures: &pictures,
         };
@@ -145,7 +146,23 @@ impl DeviceTask for Stage<'_> {
     }
 }
 
-fn reader(config: &TrainConfig, vlm: &VlmConfig) -> Result<Reader, TrainError> {
+/// The picture side, if it is one that can be trained with.
+pub(crate) fn picture_config(vlm: &VlmConfig, model: &Path) -> Result<PictureConfig, TrainError> {
+    let path = || model.to_owned();
+    let Some(picture) = &vlm.picture else {
+        return Err(TrainError::TextOnly { path: path() });
+    };
+    if picture.image_grid_pinpoints.is_some() {
+        return Err(TrainError::Tiles { path: path() });
+    }
+    Ok(picture.clone())
+}
+
+fn reader(
+    config: &TrainConfig,
+    vlm: &VlmConfig,
+    picture: &PictureConfig,
+) -> Result<Reader, TrainError> {
     let tokenizer = Tokenizer::from_dir(&config.model)?;
     let template = match &config.chat_template {
         Some(name) => ChatTemplate::built_in(name)?,
@@ -154,8 +171,8 @@ fn reader(config: &TrainConfig, vlm: &VlmConfig) -> Result<Reader, TrainError> {
     Ok(Reader {
         template: template.with_tokens_of(&tokenizer),
         tokenizer,
-        marker: vlm.image_token_index,
-        visual_tokens: vlm.visual_tokens(),
+        marker: picture.image_token_index,
+        visual_tokens: picture.visual_tokens(),
         registers: vlm.num_registers(),
         vocab_size: vlm.text_config.vocab_size,
         max_length: config
@@ -165,8 +182,11 @@ fn reader(config: &TrainConfig, vlm: &VlmConfig) -> Result<Reader, TrainError> {
     })
 }
 
-fn check_picture_size(processor: &ImageProcessor, vlm: &VlmConfig) -> Result<(), TrainError> {
-    let (found, side) = (processor.output_size(), vlm.vision_config.image_size);
+fn check_picture_size(
+    processor: &ImageProcessor,
+    picture: &PictureConfig,
+) -> Result<(), TrainError> {
+    let (found, side) = (processor.output_size(), picture.vision_config.image_size);
     if found == (side, side) {
         return Ok(());
     }
@@ -178,14 +198,14 @@ fn check_picture_size(processor: &ImageProcessor, vlm: &VlmConfig) -> Result<(),
 
 fn open_cache<B: VictorBackend>(
     config: &TrainConfig,
+    picture: &PictureConfig,
     model: &Vlm<B>,
     processor: &ImageProcessor,
 ) -> Result<Option<FeatureCache>, TrainError> {
     let Some(directory) = &config.feature_cache else {
         return Ok(None);
     };
-    let vlm = model.config();
-    let length = vlm.visual_tokens() * vlm.vision_config.hidden_size;
+    let length = picture.visual_tokens() * picture.vision_config.hidden_size;
     FeatureCache::open(directory, fingerprint(model, processor), length).map(Some)
 }
 
@@ -201,7 +221,7 @@ fn order(corpus: &Corpus, reader: &Reader, config: &TrainConfig) -> BatchOrder {
 /// Where the numbers of pictures come from.
 struct Sources<'a> {
     config: &'a TrainConfig,
-    vlm: &'a VlmConfig,
+    picture: &'a PictureConfig,
     processor: &'a ImageProcessor,
     pictures: &'a [PathBuf],
 }
@@ -224,9 +244,9 @@ impl<'a> Sources<'a> {
         Loader {
             samples,
             pictures,
-            marker: self.vlm.image_token_index,
-            visual_tokens: self.vlm.visual_tokens(),
-            vision_hidden: self.vlm.vision_config.hidden_size,
+            marker: self.picture.image_token_index,
+            visual_tokens: self.picture.visual_tokens(),
+            vision_hidden: self.picture.vision_config.hidden_size,
             skip_bad: self.config.skip_bad,
             seed: self.config.seed,
             feature_dropout: self.config.feature_dropout,

@@ -266,9 +266,11 @@ impl<B: Backend> ModuleVisitor<B> for Values {
 #[ignore = "measures"]
 fn speed_of_the_default_model() {
     let mut vlm = tiny_config(16, Some(3));
-    vlm.vision_config.hidden_size = 384;
-    vlm.vision_config.image_size = 224;
-    vlm.vision_config.patch_size = 14;
+    if let Some(picture) = &mut vlm.picture {
+        picture.vision_config.hidden_size = 384;
+        picture.vision_config.image_size = 224;
+        picture.vision_config.patch_size = 14;
+    }
     vlm.text_config.hidden_size = 288;
     vlm.text_config.intermediate_size = 768;
     vlm.text_config.num_hidden_layers = 6;

@@ -93,7 +93,7 @@ impl<B: VictorBackend> Trainer<B> {
         let device = model.device();
         let features = match &batch.visual {
             Visual::Pixels(pixels) if self.trains_tower => {
-                model.encode_images(pixel_tensor(model, pixels, &device))
+                model.encode_images(pixel_tensor(model, pixels, &device)?)
             }
             _ => Tensor::from_inner(constant_features(&model.valid(), batch)?),
         };
@@ -187,10 +187,10 @@ fn constant_features<B: VictorBackend>(model: &Vlm<B>, batch: &Batch) -> Option<
     let device = model.device();
     match &batch.visual {
         Visual::None => None,
-        Visual::Pixels(pixels) => Some(model.encode_images(pixel_tensor(model, pixels, &device))),
+        Visual::Pixels(pixels) => Some(model.encode_images(pixel_tensor(model, pixels, &device)?)),
         Visual::Features(values) => {
-            let config = model.config();
-            let (tokens, width) = (config.visual_tokens(), config.vision_config.hidden_size);
+            let picture = model.config().picture.as_ref()?;
+            let (tokens, width) = (picture.visual_tokens(), picture.vision_config.hidden_size);
             let shape = [values.len() / (tokens * width), tokens, width];
             Some(Tensor::from_data(
                 TensorData::new(values.clone(), shape),
@@ -200,12 +200,13 @@ fn constant_features<B: VictorBackend>(model: &Vlm<B>, batch: &Batch) -> Option<
     }
 }
 
+/// Pixels for the tower; `None` where the model has none.
 fn pixel_tensor<B: VictorBackend>(
     model: &Vlm<B>,
     pixels: &[f32],
     device: &B::Device,
-) -> Tensor<B, 4> {
-    let vision = &model.config().vision_config;
+) -> Option<Tensor<B, 4>> {
+    let vision = &model.config().picture.as_ref()?.vision_config;
     let (channels, side) = (vision.num_channels, vision.image_size);
     let shape = [
         pixels.len() / (channels * side * side),
@@ -213,7 +214,8 @@ fn pixel_tensor<B: VictorBackend>(
         side,
         side,
     ];
-    Tensor::from_data(TensorData::new(pixels.to_vec(), shape), device)
+    let pixels = TensorData::new(pixels.to_vec(), shape);
+    Some(Tensor::from_data(pixels, device))
 }
 
 fn int_tensor<B: Backend>(values: &[i32], device: &B::Device) -> Tensor<B, 1, Int> {

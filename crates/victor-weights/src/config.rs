@@ -5,8 +5,8 @@ use crate::hf_defaults;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use victor_model::{
-    Activation, ProjectorConfig, ReductionConfig, RopeConfig, RopeScaling, TextConfig,
-    VisionConfig, VisionFamily, VisionSelect, VlmConfig,
+    Activation, PictureConfig, ProjectorConfig, ReductionConfig, RopeConfig, RopeScaling,
+    TextConfig, VisionConfig, VisionFamily, VisionSelect, VlmConfig,
 };
 
 /// Reads `config.json` of a checkpoint folder.
@@ -32,13 +32,36 @@ pub fn read_config(dir: &Path) -> Result<VlmConfig, WeightsError> {
 /// If it describes a model this engine does not build.
 pub fn parse_config(config: &Value, path: &Path) -> Result<VlmConfig, WeightsError> {
     let root = Section::new(path, "", config)?;
-    let model_type = root.text("model_type", None)?;
-    if model_type != "llava" {
-        return Err(root.error("model_type", "llava"));
+    let (picture, text_config) = match root.text("model_type", None)? {
+        kind @ ("llava" | "llava_next") => {
+            let text = root.section("text_config", Value::Object(Map::new()))?;
+            let text_config = text_config(text, root.boolean("tie_word_embeddings", false)?)?;
+            (Some(picture(&root, kind == "llava_next")?), text_config)
+        }
+        kind if hf_defaults::text(kind).is_some() => {
+            (None, text_config(Section::new(path, "", config)?, false)?)
+        }
+        _ => return Err(root.error("model_type", MODEL_TYPES)),
+    };
+    let visual_token_reduction = reduction(&root, &text_config)?;
+    if picture.is_none() && visual_token_reduction.is_some() {
+        return Err(root.error(
+            "visual_token_reduction",
+            "nothing: this model has no vision tower and hence no visual tokens",
+        ));
     }
-    let text = root.section("text_config", Value::Object(Map::new()))?;
+    Ok(VlmConfig {
+        picture,
+        text_config,
+        visual_token_reduction,
+    })
+}
+
+/// What `model_type` may be.
+const MODEL_TYPES: &str = "llava, llava_next, or for a decoder alone llama, mistral or qwen2";
+
+fn picture(root: &Section, tiles: bool) -> Result<PictureConfig, WeightsError> {
     let vision = root.section("vision_config", hf_defaults::llava_vision())?;
-    let text_config = text_config(text, &root)?;
     let vision_config = vision_config(vision)?;
     let vision_feature_layer = root.integer("vision_feature_layer", Some(-2))?;
     let states = vision_config.num_hidden_layers as i64 + 1;
@@ -48,26 +71,50 @@ pub fn parse_config(config: &Value, path: &Path) -> Result<VlmConfig, WeightsErr
             "a hidden state the vision tower has",
         ));
     }
-    let visual_token_reduction = reduction(&root, &text_config)?;
     let image_token = match root.get("image_token_index") {
         Some(_) => "image_token_index",
         None => "image_token_id",
     };
-    Ok(VlmConfig {
+    let select = root.text("vision_feature_select_strategy", Some("default"))?;
+    let picture = PictureConfig {
         vision_feature_layer,
-        vision_feature_select_strategy: match root
-            .text("vision_feature_select_strategy", Some("default"))?
-        {
+        vision_feature_select_strategy: match select {
             "default" => VisionSelect::Default,
             "full" => VisionSelect::Full,
             _ => return Err(root.error("vision_feature_select_strategy", "default or full")),
         },
         image_token_index: root.integer(image_token, Some(32000))? as u32,
-        projector: projector(&root)?,
+        projector: projector(root)?,
+        image_grid_pinpoints: tiles.then(|| pinpoints(root)).transpose()?,
         vision_config,
-        text_config,
-        visual_token_reduction,
-    })
+    };
+    let (side, vision) = (picture.vision_config.image_size, &picture.vision_config);
+    if tiles && picture.visual_tokens_of(side, side) != vision.num_patches() {
+        return Err(root.error(
+            "vision_feature_select_strategy",
+            "one that leaves the patches alone (`default` for a tower with a class token, `full` for one \
+             without): tiles are put together from patches",
+        ));
+    }
+    if picture.visual_tokens() == 0 {
+        return Err(root.error("vision_feature_select_strategy", "one that leaves a patch"));
+    }
+    Ok(picture)
+}
+
+/// LLaVA-NeXT's grid resolutions, `[height, width]` each.
+fn pinpoints(root: &Section) -> Result<Vec<[usize; 2]>, WeightsError> {
+    const FIELD: &str = "image_grid_pinpoints";
+    let default = hf_defaults::image_grid_pinpoints();
+    let value = root.get(FIELD).unwrap_or(&default);
+    let pinpoints: Option<Vec<[usize; 2]>> = serde_json::from_value(value.clone()).ok();
+    let usable = |pinpoints: &Vec<[usize; 2]>| {
+        let sides = pinpoints.iter().flatten();
+        !pinpoints.is_empty() && sides.clone().all(|side| (1..=1 << 14).contains(side))
+    };
+    pinpoints
+        .filter(usable)
+        .ok_or_else(|| root.error(FIELD, "a list of [height, width] in pixels"))
 }
 
 fn projector(root: &Section) -> Result<ProjectorConfig, WeightsError> {
@@ -112,7 +159,7 @@ fn reduction(root: &Section, text: &TextConfig) -> Result<Option<ReductionConfig
     Ok(Some(reduction))
 }
 
-fn text_config(mut text: Section, root: &Section) -> Result<TextConfig, WeightsError> {
+fn text_config(mut text: Section, tied: bool) -> Result<TextConfig, WeightsError> {
     let model_type = text.text("model_type", Some("llama"))?.to_string();
     let defaults = hf_defaults::text(&model_type);
     text.defaults = defaults.ok_or_else(|| text.error("model_type", hf_defaults::TEXT_TYPES))?;
@@ -133,10 +180,7 @@ fn text_config(mut text: Section, root: &Section) -> Result<TextConfig, WeightsE
         qkv_bias: bias || model_type == "qwen2",
         output_bias: bias,
         mlp_bias: text.boolean("mlp_bias", false)?,
-        tie_word_embeddings: text.boolean(
-            "tie_word_embeddings",
-            root.boolean("tie_word_embeddings", false)?,
-        )?,
+        tie_word_embeddings: text.boolean("tie_word_embeddings", tied)?,
     };
     if heads % config.num_key_value_heads != 0 {
         return Err(text.error("num_key_value_heads", "a divisor of num_attention_heads"));
@@ -207,13 +251,13 @@ fn vision_config(mut vision: Section) -> Result<VisionConfig, WeightsError> {
     vision.defaults =
         defaults.ok_or_else(|| vision.error("model_type", hf_defaults::VISION_TYPES))?;
     let hidden_size = vision.size("hidden_size", None)?;
-    let family = if model_type == "dinov2" {
-        VisionFamily::Dinov2
-    } else {
-        VisionFamily::Clip
+    let family = match model_type.as_str() {
+        "dinov2" => VisionFamily::Dinov2,
+        "siglip_vision_model" => VisionFamily::Siglip,
+        _ => VisionFamily::Clip,
     };
     let intermediate_size = match family {
-        VisionFamily::Clip => vision.size("intermediate_size", None)?,
+        VisionFamily::Clip | VisionFamily::Siglip => vision.size("intermediate_size", None)?,
         VisionFamily::Dinov2 => (hidden_size as f64 * vision.number("mlp_ratio", None)?) as usize,
     };
     if vision.boolean("use_swiglu_ffn", false)? {
@@ -388,9 +432,56 @@ mod tests {
         assert_eq!(config.text_config.hidden_size, 4096);
         assert_eq!(config.text_config.num_key_value_heads, 32);
         assert_eq!(config.text_config.head_dim, 128);
-        assert_eq!(config.vision_layers(), 23);
         assert_eq!(config.visual_tokens(), 576);
+        let picture = config.picture.as_ref().expect("a picture side");
+        assert_eq!(picture.vision_layers(), 23);
         assert_eq!(config.drop_layer(), None);
+    }
+
+    #[test]
+    fn a_decoder_alone_has_no_picture_side() {
+        let config = parse(json!({
+            "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536,
+            "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+            "rope_theta": 100_000, "tie_word_embeddings": true, "vocab_size": 49152,
+        }))
+        .expect("SmolLM2-135M");
+        assert_eq!((config.picture.clone(), config.visual_tokens()), (None, 0));
+        assert_eq!(config.text_config.head_dim, 64);
+        assert!(config.text_config.tie_word_embeddings);
+        let reduced = json!({
+            "model_type": "qwen2", "visual_token_reduction":
+            {"type": "victor", "num_registers": 8, "drop_layer": 3}
+        });
+        let message = parse(reduced).expect_err("nothing to reduce");
+        assert!(message.contains("no visual tokens"), "{message}");
+    }
+
+    #[test]
+    fn llava_next_has_up_to_five_views() {
+        let next = json!({"model_type": "llava_next", "text_config": {"model_type": "mistral"}});
+        let config = parse(next.clone()).expect("llava-v1.6-mistral-7b");
+        // Five times 24 × 24 and a newline after each of 48 rows.
+        assert_eq!(config.visual_tokens(), 2880 + 48);
+        let mut full = next.clone();
+        full["vision_feature_select_strategy"] = json!("full");
+        let message = parse(full).expect_err("the class token has no place");
+        assert!(message.contains("leaves the patches alone"), "{message}");
+        let mut empty = next;
+        empty["image_grid_pinpoints"] = json!([]);
+        let message = parse(empty).expect_err("no resolution");
+        assert!(message.contains("image_grid_pinpoints"), "{message}");
+    }
+
+    #[test]
+    fn siglip_has_no_class_token_to_leave_out() {
+        let mut llava = json!({
+            "model_type": "llava", "vision_config": {"model_type": "siglip_vision_model"},
+            "vision_feature_select_strategy": "full",
+        });
+        assert_eq!(parse(llava.clone()).expect("siglip").visual_tokens(), 196);
+        llava["vision_feature_select_strategy"] = json!("default");
+        assert_eq!(parse(llava).expect("siglip").visual_tokens(), 195);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The transformers defaults of each model type, which Hub configs leave out.
 //!
-//! Source: `configuration_{llava,llama,mistral,qwen2,clip,dinov2}.py` of transformers 4 and 5.
+//! Source: `configuration_{llava,llava_next,llama,mistral,qwen2,clip,dinov2,siglip}.py` of transformers 4 and 5.
 
 use serde_json::{Value, json};
 
@@ -44,13 +44,23 @@ pub(crate) fn vision(model_type: &str) -> Option<Value> {
             "layer_norm_eps": 1e-6, "hidden_act": "gelu", "qkv_bias": true,
             "use_swiglu_ffn": false,
         }),
+        "siglip_vision_model" => json!({
+            "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+            "num_attention_heads": 12, "image_size": 224, "patch_size": 16, "num_channels": 3,
+            "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh",
+        }),
         _ => return None,
     };
     Some(defaults)
 }
 
 /// The vision model types that are read.
-pub(crate) const VISION_TYPES: &str = "clip_vision_model or dinov2";
+pub(crate) const VISION_TYPES: &str = "clip_vision_model, siglip_vision_model or dinov2";
+
+/// The grid resolutions of a LLaVA-NeXT config that names none.
+pub(crate) fn image_grid_pinpoints() -> Value {
+    json!([[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]])
+}
 
 /// The vision tower of a LLaVA config that names none.
 pub(crate) fn llava_vision() -> Value {

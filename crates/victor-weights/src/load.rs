@@ -1,12 +1,12 @@
 //! Fills a model from a checkpoint, one tensor at a time.
 
-use crate::names::never_used;
+use crate::names::{never_used, of_module_path};
 use crate::{Checkpoint, WeightsError};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
 use std::collections::BTreeSet;
 use std::path::Path;
-use victor_model::{VictorBackend, Vlm, VlmConfig};
+use victor_model::{PictureConfig, VictorBackend, Vlm, VlmConfig};
 
 /// How a checkpoint is loaded.
 #[derive(Clone, Debug, Default)]
@@ -80,13 +80,17 @@ fn report(
     options: &LoadOptions,
 ) -> LoadReport {
     let tied = config.text_config.tie_word_embeddings;
+    let layers = config
+        .picture
+        .as_ref()
+        .map_or(0, PictureConfig::vision_layers);
     let mut report = LoadReport::default();
     for name in checkpoint.names() {
         let tensor = name.strip_suffix("_scale").unwrap_or(name);
         if read.contains(tensor) {
             continue;
         }
-        if never_used(name, config.vision_layers(), tied) || is_fresh(&options.fresh, name) {
+        if never_used(name, layers, tied) || is_fresh(&options.fresh, name) {
             report.skipped += 1;
         } else {
             report.unexpected.push(name.into());
@@ -151,7 +155,7 @@ impl<B: Backend> ModuleMapper<B> for Loader<'_, B> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let name = self.path.join(".");
+        let name = of_module_path(&self.path);
         if self.error.is_some() || is_fresh(self.fresh, &name) {
             return param;
         }

@@ -2,9 +2,9 @@
 
 use victor_model::VisionFamily;
 
-/// Whole-prefix renames of the original LLaVA and of two generations of Hub checkpoints, first match
-/// first.
-const PREFIXES: [(&str, &str); 18] = [
+/// Whole-prefix renames of the original LLaVA, of two generations of Hub checkpoints and of decoders
+/// alone, first match first.
+const PREFIXES: [(&str, &str); 19] = [
     ("model.vision_tower.vision_tower.vision_model.", "vision_tower."),
     ("model.vision_tower.vision_tower.", "vision_tower."),
     ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
@@ -12,9 +12,6 @@ const PREFIXES: [(&str, &str); 18] = [
     ("model.mm_projector.", "multi_modal_projector.linear_1."),
     ("mm_projector.0.", "multi_modal_projector.linear_1."),
     ("mm_projector.2.", "multi_modal_projector.linear_2."),
-    ("model.layers.", "language_model.layers."),
-    ("model.embed_tokens.", "language_model.embed_tokens."),
-    ("model.norm.", "language_model.norm."),
     ("language_model.model.", "language_model."),
     ("model.language_model.", "language_model."),
     ("language_model.lm_head.", "language_model.lm_head."),
@@ -23,6 +20,10 @@ const PREFIXES: [(&str, &str); 18] = [
     ("model.vision_tower.", "vision_tower."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
     ("model.visual_registers", "visual_registers"),
+    ("model.image_newline", "image_newline"),
+    ("model.embed_tokens.", "language_model.embed_tokens."),
+    ("model.layers.", "language_model.layers."),
+    ("model.norm.", "language_model.norm."),
 ];
 
 /// Our name of a tensor of a vision tower's own checkpoint; `None` for its text side and heads.
@@ -40,6 +41,16 @@ pub(crate) fn tower(name: &str) -> Option<String> {
         .iter()
         .any(|part| rest.starts_with(part))
         .then(|| canonical(&format!("vision_tower.{rest}")))
+}
+
+/// Our name of the parameter at a path of modules. The modules of the picture side are grouped in the
+/// program and not in files.
+pub(crate) fn of_module_path(path: &[String]) -> String {
+    let inner = match path.split_first() {
+        Some((first, rest)) if first == "picture" => rest,
+        _ => path,
+    };
+    inner.join(".")
 }
 
 /// DINOv2's words for what CLIP's modules are called, in both generations.
@@ -85,10 +96,15 @@ pub(crate) fn canonical(name: &str) -> String {
     }
 }
 
-/// The name transformers 5 gives one of our tensors.
-pub(crate) fn hub(ours: &str, family: VisionFamily) -> String {
+/// The name transformers 5 gives one of our tensors; without a vision tower as for a decoder alone.
+pub(crate) fn hub(ours: &str, tower: Option<VisionFamily>) -> String {
     if let Some(rest) = ours.strip_prefix("language_model.lm_head.") {
         return format!("lm_head.{rest}");
+    }
+    if tower.is_none()
+        && let Some(rest) = ours.strip_prefix("language_model.")
+    {
+        return format!("model.{rest}");
     }
     let Some(rest) = ours.strip_prefix("vision_tower.") else {
         return match ours {
@@ -97,7 +113,7 @@ pub(crate) fn hub(ours: &str, family: VisionFamily) -> String {
         };
     };
     let mut rest = rest.to_string();
-    if family == VisionFamily::Dinov2 {
+    if tower == Some(VisionFamily::Dinov2) {
         // Transformers 4's words for the attention: transformers 5 reads them too.
         for (foreign, own) in DINOV2
             .iter()
@@ -164,8 +180,27 @@ mod tests {
 
     #[test]
     fn hub_names_come_back() {
+        let text = [
+            (
+                "model.layers.3.mlp.up_proj.weight",
+                "language_model.layers.3.mlp.up_proj.weight",
+            ),
+            (
+                "model.embed_tokens.weight",
+                "language_model.embed_tokens.weight",
+            ),
+            ("model.norm.weight", "language_model.norm.weight"),
+            ("lm_head.weight", "language_model.lm_head.weight"),
+        ];
+        for (theirs, ours) in text {
+            assert_eq!(
+                (canonical(theirs).as_str(), hub(ours, None).as_str()),
+                (ours, theirs)
+            );
+        }
         let clip = [
             "vision_tower.pre_layrnorm.weight",
+            "image_newline",
             "language_model.lm_head.weight",
         ];
         let dinov2 = [
@@ -179,10 +214,10 @@ mod tests {
             "multi_modal_projector.linear_1.weight",
         ];
         for name in clip {
-            assert_eq!(canonical(&hub(name, VisionFamily::Clip)), name);
+            assert_eq!(canonical(&hub(name, Some(VisionFamily::Clip))), name);
         }
         for name in dinov2 {
-            assert_eq!(canonical(&hub(name, VisionFamily::Dinov2)), name);
+            assert_eq!(canonical(&hub(name, Some(VisionFamily::Dinov2))), name);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::WeightsError;
 use crate::hf_defaults;
-use crate::names::hub;
+use crate::names::{hub, of_module_path};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use half::f16;
@@ -96,8 +96,10 @@ fn write_config(config: &VlmConfig, source: &Path, out: &Path) -> Result<(), Wei
         source,
     })?;
     if let Some(root) = json.as_object_mut() {
-        let layers = config.vision_layers();
-        if layers != config.vision_config.num_hidden_layers {
+        if let Some(picture) = &config.picture
+            && picture.vision_layers() != picture.vision_config.num_hidden_layers
+        {
+            let layers = picture.vision_layers();
             root.insert("vision_feature_layer".into(), json!(-1));
             let vision = root
                 .entry("vision_config")
@@ -157,7 +159,9 @@ impl<B: Backend> ModuleVisitor<B> for Collector<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let name = hub(&self.path.join("."), self.config.vision_config.family);
+        let tower = self.config.picture.as_ref();
+        let tower = tower.map(|picture| picture.vision_config.family);
+        let name = hub(&of_module_path(&self.path), tower);
         let tensor = param.val();
         let mut shape = tensor.dims().to_vec();
         if name.ends_with("cls_token") || name.ends_with("position_embeddings") {

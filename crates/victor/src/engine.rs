@@ -1,26 +1,22 @@
 //! A checkpoint on one backend: model, processor, tokenizer and template together.
 
 use crate::VictorError;
+use crate::pictures::{Picture, check_parts};
 use crate::request::{Prompt, Request};
 use burn::prelude::*;
 use std::path::Path;
 use victor_backend::VictorBackend;
-use victor_data::{
-    ChatTemplate, ImageProcessor, PixelValues, RgbImage, Tokenizer, expand_image_tokens,
-};
-use victor_model::{BatchLayout, Row, Sequence, VisionFamily, Vlm, VlmConfig};
+use victor_data::{ChatTemplate, ExpandedPrompt, ImageProcessor, Tokenizer, expand_image_tokens};
+use victor_model::{BatchLayout, Row, Sequence, TileGrid, Vlm, VlmConfig};
 use victor_weights::{LoadOptions, LoadReport};
-
-/// Pictures the tower computes at once; more would only cost memory.
-const VISION_BATCH: usize = 16;
 
 /// A loaded checkpoint on backend `B`.
 #[derive(Debug)]
 pub struct Engine<B: Backend> {
     /// The model.
     pub model: Vlm<B>,
-    /// Pictures to pixels.
-    pub processor: ImageProcessor,
+    /// Pictures to pixels; `None` for a model that reads text only.
+    pub processor: Option<ImageProcessor>,
     /// Text to ids and back.
     pub tokenizer: Tokenizer,
     /// Conversations to text.
@@ -36,7 +32,7 @@ pub struct Engine<B: Backend> {
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
     pub(crate) sequence: Sequence,
-    pub(crate) pixels: Vec<PixelValues>,
+    pub(crate) pictures: Vec<Picture>,
 }
 
 impl<B: VictorBackend> Engine<B> {
@@ -47,9 +43,15 @@ impl<B: VictorBackend> Engine<B> {
     pub fn load(dir: &Path, device: &B::Device) -> Result<Self, VictorError> {
         let config = read_config(dir)?;
         let tokenizer = Tokenizer::from_dir(dir)?;
-        let processor = ImageProcessor::from_dir(dir)?;
+        let processor = match &config.picture {
+            Some(picture) => {
+                let processor = ImageProcessor::from_dir(dir)?;
+                check_parts(dir, picture, &tokenizer, &processor)?;
+                Some(processor)
+            }
+            None => None,
+        };
         let template = ChatTemplate::from_dir(dir)?;
-        check_parts(dir, &config, &tokenizer, &processor)?;
         let stop_ids = stop_ids(dir, &tokenizer);
         let options = LoadOptions::default();
         let (model, report) = victor_weights::load(dir, &config, device, &options)?;
@@ -74,6 +76,7 @@ impl<B: VictorBackend> Engine<B> {
 
     fn prepare_one(&self, request: &Request) -> Result<Prepared, VictorError> {
         let config = self.model.config();
+        let grids = self.grids(&request.images)?;
         let ids = match &request.prompt {
             Prompt::Raw(text) => self.tokenizer.encode(text, true)?,
             Prompt::Chat(messages) => {
@@ -81,9 +84,17 @@ impl<B: VictorBackend> Engine<B> {
                 self.tokenizer.encode_prompt(&text)?
             }
         };
-        let (height, width) = self.processor.output_size();
-        let counts = vec![config.visual_tokens_of(height, width); request.images.len()];
-        let expanded = expand_image_tokens(&ids, config.image_token_index, &counts)?;
+        let expanded = match &config.picture {
+            Some(picture) => {
+                let tokens = |grid: &TileGrid| self.visual_tokens_of(picture, grid);
+                let counts: Vec<usize> = grids.iter().map(tokens).collect();
+                expand_image_tokens(&ids, picture.image_token_index, &counts)?
+            }
+            None => ExpandedPrompt {
+                ids,
+                spans: Vec::new(),
+            },
+        };
         let rows = config.text_config.vocab_size;
         if let Some(&id) = expanded.ids.iter().find(|id| **id as usize >= rows) {
             return Err(VictorError::TokenBeyondVocabulary { id, rows });
@@ -100,15 +111,12 @@ impl<B: VictorBackend> Engine<B> {
         if rows > context {
             return Err(VictorError::ContextLength { rows, context });
         }
-        let pixels = request.images.iter().map(|image| self.pixels(image));
+        let images = request.images.iter().zip(grids);
+        let pictures = images.map(|(image, grid)| self.picture(image, grid));
         Ok(Prepared {
             sequence,
-            pixels: pixels.collect::<Result<_, _>>()?,
+            pictures: pictures.collect::<Result<_, _>>()?,
         })
-    }
-
-    fn pixels(&self, image: &RgbImage) -> Result<PixelValues, VictorError> {
-        Ok(self.processor.preprocess(image)?)
     }
 
     /// The rows of prepared requests.
@@ -129,26 +137,6 @@ impl<B: VictorBackend> Engine<B> {
         Ok(layout)
     }
 
-    /// The selected hidden state of every picture, `[images, visual_tokens, vision_hidden]`;
-    /// `None` without pictures.
-    pub(crate) fn features(&self, pixels: &[&PixelValues]) -> Option<Tensor<B, 3>> {
-        let batches = pixels.chunks(VISION_BATCH).map(|batch| {
-            let (channels, height, width) = (batch[0].channels, batch[0].height, batch[0].width);
-            let values: Vec<f32> = batch
-                .iter()
-                .flat_map(|image| &image.values)
-                .copied()
-                .collect();
-            let shape = [batch.len(), channels, height, width];
-            self.model.encode_images(Tensor::from_data(
-                TensorData::new(values, shape),
-                &self.device,
-            ))
-        });
-        let batches: Vec<_> = batches.collect();
-        (!batches.is_empty()).then(|| Tensor::cat(batches, 0))
-    }
-
     /// Waits until everything asked of the device is done, so that a clock can be read.
     pub(crate) fn sync(&self) {
         // A device error surfaces at the next read of a tensor, with the same text.
@@ -165,33 +153,6 @@ pub fn read_config(dir: &Path) -> Result<VlmConfig, VictorError> {
         return Err(VictorError::NoSuchModel { path: dir.into() });
     }
     Ok(victor_weights::read_config(dir)?)
-}
-
-/// Files of one folder may come from several models: better said before the weights are read.
-fn check_parts(
-    dir: &Path,
-    config: &VlmConfig,
-    tokenizer: &Tokenizer,
-    processor: &ImageProcessor,
-) -> Result<(), VictorError> {
-    let id = config.image_token_index;
-    if tokenizer.id_to_token(id).is_none() {
-        return Err(VictorError::NoImageToken {
-            path: dir.into(),
-            id,
-        });
-    }
-    let expected = config.vision_config.image_size;
-    let found = processor.output_size();
-    let fits = match config.vision_config.family {
-        VisionFamily::Clip => found == (expected, expected),
-        // DINOv2's position table is resampled to the picture.
-        VisionFamily::Dinov2 => found.0.min(found.1) >= config.vision_config.patch_size,
-    };
-    if !fits {
-        return Err(VictorError::PictureSize { found, expected });
-    }
-    Ok(())
 }
 
 /// The ids that end an answer: those of `generation_config.json`, else the tokenizer's.

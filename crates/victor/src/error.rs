@@ -57,6 +57,24 @@ pub enum VictorError {
         /// Side expected.
         expected: usize,
     },
+    /// The processor cuts pictures into other tiles than the model puts together.
+    #[error(
+        "the processor fits pictures into {found:?}, but config.json's image_grid_pinpoints are {expected:?}: preprocessor_config.json belongs to another model"
+    )]
+    Pinpoints {
+        /// `[height, width]` of the processor's grid resolutions.
+        found: Vec<[usize; 2]>,
+        /// Those of the model; none for one that takes a picture whole.
+        expected: Vec<[usize; 2]>,
+    },
+    /// A picture for a model that reads text only.
+    #[error(
+        "this model reads text only (its config has no vision tower), but the request has {pictures} pictures: ask without them, or open a model with a vision tower"
+    )]
+    TextOnly {
+        /// Pictures of the request.
+        pictures: usize,
+    },
     /// The prompt does not fit.
     #[error(
         "the prompt takes {rows} positions (pictures and registers included), the model has {context}: shorten the prompt or use fewer pictures"

@@ -3,13 +3,14 @@
 use crate::VictorError;
 use crate::completion::{Completion, FinishReason, Timings, Token};
 use crate::engine::{Engine, Prepared};
+use crate::pictures::Picture;
 use crate::request::Request;
 use crate::sampling::{Sampler, SamplingOptions};
 use crate::stop::StopStrings;
 use burn::prelude::*;
 use std::time::Instant;
 use victor_backend::VictorBackend;
-use victor_data::{DecodeStream, PixelValues};
+use victor_data::DecodeStream;
 use victor_model::KvCache;
 
 /// How an answer is generated.
@@ -100,13 +101,11 @@ impl<'a, B: VictorBackend> Batch<'a, B> {
         Timings::add(&mut timings.preprocess_s, clock.elapsed());
 
         let clock = Instant::now();
-        let pixels: Vec<&PixelValues> = prepared
+        let pictures: Vec<&Picture> = prepared
             .iter()
-            .flat_map(|prepared| &prepared.pixels)
+            .flat_map(|prepared| &prepared.pictures)
             .collect();
-        let visual = engine
-            .features(&pixels)
-            .map(|features| engine.model.project(features));
+        let visual = engine.visual_tokens(&pictures);
         engine.sync();
         Timings::add(&mut timings.vision_s, clock.elapsed());
 

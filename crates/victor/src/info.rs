@@ -19,7 +19,7 @@ pub struct Info {
     pub reduction_parameters: usize,
     /// Bytes of the weights in 32-bit floats.
     pub weight_bytes: usize,
-    /// Visual tokens of a picture.
+    /// The most visual tokens of a picture; 0 for a model that reads text only.
     pub visual_tokens: usize,
     /// Text tokens of the prompt the costs are for.
     pub text_tokens: usize,

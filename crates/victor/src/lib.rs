@@ -20,6 +20,7 @@ mod engine;
 mod error;
 mod generate;
 mod info;
+mod pictures;
 mod request;
 mod runner;
 mod sampling;

@@ -2,12 +2,12 @@
 
 use crate::VictorError;
 use crate::engine::Engine;
+use crate::pictures::Picture;
 use crate::request::Request;
 use burn::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use std::path::Path;
 use victor_backend::VictorBackend;
-use victor_data::PixelValues;
 use victor_model::KvCache;
 use victor_weights::WeightsError;
 
@@ -94,6 +94,32 @@ impl Trace {
         });
     }
 
+    /// `[images, 3, H, W]`, or with tiles `[images, views, 3, H, W]` where pictures of fewer views are
+    /// filled up with zeros.
+    fn pixels(&mut self, pictures: &[&Picture], tiles: bool) {
+        let Some(first) = pictures.first().and_then(|picture| picture.views.first()) else {
+            return;
+        };
+        let views = pictures.iter().map(|picture| picture.views.len()).max();
+        let views = views.unwrap_or(1);
+        let view = [first.channels, first.height, first.width];
+        let length = views * view.iter().product::<usize>();
+        let mut values = Vec::with_capacity(pictures.len() * length);
+        for (index, picture) in pictures.iter().enumerate() {
+            let numbers = picture.views.iter().flat_map(|view| &view.values);
+            values.extend(numbers.copied());
+            values.resize((index + 1) * length, 0.0);
+        }
+        let mut shape = vec![pictures.len()];
+        shape.extend(tiles.then_some(views));
+        shape.extend(view);
+        self.tensors.push(TraceTensor {
+            name: "pixel_values",
+            shape,
+            values: TraceValues::Float(values),
+        });
+    }
+
     fn ids(&mut self, name: &'static str, ids: &[u32]) {
         let values = TraceValues::Int(ids.iter().map(|id| i64::from(*id)).collect());
         self.tensors.push(TraceTensor {
@@ -138,31 +164,19 @@ impl<B: VictorBackend> Engine<B> {
         let vocab = self.model.config().text_config.vocab_size;
         let mut trace = Trace::default();
 
-        let pixels: Vec<&PixelValues> = prepared.pixels.iter().collect();
-        if let Some(first) = pixels.first() {
-            let shape = vec![pixels.len(), first.channels, first.height, first.width];
-            let values = pixels
-                .iter()
-                .flat_map(|pixels| &pixels.values)
-                .copied()
-                .collect();
-            let values = TraceValues::Float(values);
-            trace.tensors.push(TraceTensor {
-                name: "pixel_values",
-                shape,
-                values,
-            });
-        }
+        let pictures: Vec<&Picture> = prepared.pictures.iter().collect();
+        trace.pixels(&pictures, self.has_tiles());
         trace.ids("input_ids", &prepared.sequence.ids);
-        let visual = self.features(&pixels).map(|features| {
-            let [images, tokens, width] = features.dims();
-            trace.float(
-                "vision_features",
-                features.clone(),
-                &[images * tokens, width],
-            );
-            let projected = self.model.project(features);
-            trace.float("projected", projected.clone(), &[images * tokens, hidden]);
+        let visual = self.features(&pictures).map(|features| {
+            // The references hold no features of tiles: only what they are put together to.
+            if !self.has_tiles() {
+                let [views, tokens, width] = features.dims();
+                let shape = [views * tokens, width];
+                trace.float("vision_features", features.clone(), &shape);
+            }
+            let projected = self.merge(features, &pictures);
+            let shape = projected.dims();
+            trace.float("projected", projected.clone(), &shape);
             projected
         });
         let embeds = self.model.embed(&layout, visual);
