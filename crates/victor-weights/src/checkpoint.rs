@@ -167,6 +167,23 @@ impl TensorView<'_> {
         &self.map[self.range.clone()]
     }
 
+    /// Whether it has this shape, axes of one aside: some files keep leading ones (`cls_token` is
+    /// `[1, 1, hidden]`).
+    pub(crate) fn check_shape(&self, expected: &[usize]) -> Result<(), WeightsError> {
+        let squeezed = |shape: &[usize]| -> Vec<usize> {
+            shape.iter().copied().filter(|size| *size != 1).collect()
+        };
+        if squeezed(self.shape) == squeezed(expected) {
+            return Ok(());
+        }
+        Err(WeightsError::Shape {
+            path: self.path.into(),
+            name: self.name.into(),
+            found: self.shape.into(),
+            expected: expected.into(),
+        })
+    }
+
     pub(crate) fn to_f32(self) -> Result<Vec<f32>, WeightsError> {
         let bytes = self.bytes();
         let two = |pair: &[u8]| [pair[0], pair[1]];

@@ -16,6 +16,17 @@ pub enum WeightsError {
         #[source]
         source: std::io::Error,
     },
+    /// A weight file cannot be written whole.
+    #[error("{path}: {source}: {bytes} bytes are to be written in all; nothing was replaced", path = path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// Bytes of all weight files.
+        bytes: u64,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The folder holds no checkpoint.
     #[error(
         "{path} holds no checkpoint: expected config.json with model.safetensors or pytorch_model.bin, or an index of shards",

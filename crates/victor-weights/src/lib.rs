@@ -5,6 +5,8 @@
 
 mod checkpoint;
 mod config;
+mod config_json;
+mod convert;
 mod error;
 pub mod formats;
 mod hf_defaults;
@@ -13,12 +15,16 @@ mod lora;
 mod names;
 mod open;
 mod original;
+mod replace;
 mod save;
+mod write;
 
 pub use checkpoint::{Checkpoint, TensorView};
 pub use config::{parse_config, read_config};
+pub use convert::{NewRegisters, convert};
 pub use error::WeightsError;
 pub use load::{LoadOptions, LoadReport, load, load_from};
 pub use open::{Layout, LocalOnly, Locate, Source, open};
-pub use save::{SaveOptions, Storage, save};
+pub use save::{SaveOptions, save};
+pub use write::Storage;
 pub use victor_model::VlmConfig;

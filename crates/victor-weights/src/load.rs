@@ -124,18 +124,7 @@ impl<B: Backend> Loader<'_, B> {
             self.missing.push(name.into());
             return Ok(None);
         };
-        // Some files keep leading axes of one (`cls_token` is `[1, 1, hidden]`).
-        let squeezed = |shape: &[usize]| -> Vec<usize> {
-            shape.iter().copied().filter(|size| *size != 1).collect()
-        };
-        if squeezed(view.shape) != squeezed(&expected) {
-            return Err(WeightsError::Shape {
-                path: view.path.into(),
-                name: view.name.into(),
-                found: view.shape.into(),
-                expected: expected.into(),
-            });
-        }
+        view.check_shape(&expected)?;
         let values = self.checkpoint.read_f32(name)?.unwrap_or_default();
         self.read.insert(name.into());
         Ok(Some(Tensor::from_data(
