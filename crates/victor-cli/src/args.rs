@@ -3,15 +3,21 @@
 use anyhow::Context;
 use clap::Args;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
-use victor::{Device, GenerateOptions, SamplingOptions, Victor};
+use std::path::Path;
+use victor::{Device, GenerateOptions, ModelRef, SamplingOptions, Victor};
 
 /// Which checkpoint.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// Folder of the checkpoint [default: the weights that come with Victor]
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    /// Folder of a checkpoint of any layout that is read [default: the weights that come with Victor]
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// What an adapter or a projector stands on, in place of what it names itself
+    #[arg(long, value_name = "MODEL", requires = "model")]
+    base: Option<String>,
+    /// vicuna_v1, llama3, mistral, chatml or a file of Jinja, in place of the model's own
+    #[arg(long, value_name = "NAME")]
+    chat_template: Option<String>,
 }
 
 /// Where it runs.
@@ -55,17 +61,22 @@ pub(crate) struct AnswerArgs {
 }
 
 impl ModelArgs {
-    /// The checkpoint's folder.
-    pub(crate) fn folder(&self) -> anyhow::Result<PathBuf> {
-        match &self.model {
-            Some(folder) => Ok(folder.clone()),
-            None => Ok(victor::default_weights()?),
-        }
+    /// Which model.
+    pub(crate) fn model(&self) -> anyhow::Result<ModelRef> {
+        let model = match &self.model {
+            Some(model) => ModelRef::new(model),
+            None => victor::default_weights()?.into(),
+        };
+        Ok(ModelRef {
+            base: self.base.clone(),
+            chat_template: self.chat_template.clone(),
+            ..model
+        })
     }
 
     /// Opens the checkpoint, and tells of tensors in it that belong to no part.
     pub(crate) fn open(&self, device: &DeviceArgs) -> anyhow::Result<Victor> {
-        let model = Victor::from_pretrained(self.folder()?, device.choose()?)?;
+        let model = Victor::from_pretrained(self.model()?, device.choose()?)?;
         let unused = &model.report().unexpected;
         if let Some(first) = unused.first() {
             let count = unused.len();

@@ -5,7 +5,6 @@ use crate::output::Output;
 use clap::Args;
 use indicatif::{DecimalBytes, HumanCount};
 use serde::Serialize;
-use std::path::Path;
 use victor::parts::model::{PictureConfig, PositionMode};
 use victor::{Info, VlmConfig};
 
@@ -28,7 +27,7 @@ const ACCOUNTING: &str = "Registers count as image rows in every layer they are 
 /// The same as JSON.
 #[derive(Serialize)]
 struct Facts<'a> {
-    model: &'a Path,
+    model: &'a str,
     config: &'a VlmConfig,
     #[serde(flatten)]
     info: &'a Info,
@@ -36,18 +35,18 @@ struct Facts<'a> {
 }
 
 pub(crate) fn run(args: &InfoArgs, output: &mut Output) -> anyhow::Result<()> {
-    let folder = args.model.folder()?;
-    let config = &victor::read_config(&folder)?;
+    let model = &args.model.model()?;
+    let config = &victor::read_config(model)?;
     let info = &Info::new(config);
     if args.json {
         return output.json(&Facts {
-            model: &folder,
+            model: &model.model,
             config,
             info,
             accounting: ACCOUNTING,
         });
     }
-    output.line(folder.display())?;
+    output.line(&model.model)?;
     parts(config, output)?;
     output.line("")?;
     sizes(info, output)?;

@@ -1,47 +1,50 @@
-//! Writes a checkpoint in another storage.
+//! Writes a model of any layout in ours.
 
-use crate::VictorError;
-use crate::engine::read_config;
+use crate::{ModelFiles, ModelRef, VictorError};
 use std::path::Path;
 use victor_backend::{Device, DeviceTask, VictorBackend};
-use victor_weights::{LoadOptions, SaveOptions};
+use victor_weights::SaveOptions;
 
-/// Reads the checkpoint in `source` and writes it to `out` as `options` say, with the tower cut to the
-/// layers that are used.
+/// Reads a model of any layout and writes it to `out` in ours, as `options` say, with the tower cut to
+/// the layers that are used. `progress` is told of bytes written and bytes in all.
 ///
 /// # Errors
-/// If the checkpoint is not usable or `out` cannot be written; then `out` is as it was.
+/// If the model is not usable or `out` cannot be written; then `out` is as it was.
 pub fn convert(
-    source: &Path,
+    model: &ModelRef,
     out: &Path,
     options: &SaveOptions,
-    device: Device,
+    progress: &dyn Fn(u64, u64),
 ) -> Result<(), VictorError> {
-    device.run(Convert {
-        source,
+    let files = ModelFiles::open(model)?;
+    Device::best()?.run(Convert {
+        files,
         out,
         options,
+        progress,
     })?
 }
 
 struct Convert<'a> {
-    source: &'a Path,
+    files: ModelFiles,
     out: &'a Path,
     options: &'a SaveOptions,
+    progress: &'a dyn Fn(u64, u64),
 }
 
 impl DeviceTask for Convert<'_> {
     type Output = Result<(), VictorError>;
 
-    fn run<B: VictorBackend>(self, device: B::Device) -> Self::Output {
-        let config = read_config(self.source)?;
-        let load = LoadOptions::default();
-        let (model, _) = victor_weights::load::<B>(self.source, &config, &device, &load)?;
-        Ok(victor_weights::save(
-            &model,
-            self.source,
+    fn run<B: VictorBackend>(self, _device: B::Device) -> Self::Output {
+        let files = &self.files;
+        victor_weights::convert::<B, VictorError>(
+            &files.source,
+            files.config(),
+            None,
             self.out,
             self.options,
-        )?)
+            |_| Ok(()),
+            self.progress,
+        )
     }
 }

@@ -1,13 +1,12 @@
 //! A checkpoint on one backend: model, processor, tokenizer and template together.
 
-use crate::VictorError;
-use crate::pictures::{Picture, check_parts};
+use crate::{ModelFiles, VictorError};
+use crate::pictures::Picture;
 use crate::request::{Prompt, Request};
 use burn::prelude::*;
-use std::path::Path;
 use victor_backend::VictorBackend;
 use victor_data::{ChatTemplate, ExpandedPrompt, ImageProcessor, Tokenizer, expand_image_tokens};
-use victor_model::{BatchLayout, Row, Sequence, TileGrid, Vlm, VlmConfig};
+use victor_model::{BatchLayout, Row, Sequence, TileGrid, Vlm};
 use victor_weights::{LoadOptions, LoadReport};
 
 /// A loaded checkpoint on backend `B`.
@@ -36,32 +35,21 @@ pub(crate) struct Prepared {
 }
 
 impl<B: VictorBackend> Engine<B> {
-    /// Opens the checkpoint in `dir`.
+    /// Loads a model's numbers onto `device`.
     ///
     /// # Errors
-    /// If a file is missing or damaged, or the files do not belong together.
-    pub fn load(dir: &Path, device: &B::Device) -> Result<Self, VictorError> {
-        let config = read_config(dir)?;
-        let tokenizer = Tokenizer::from_dir(dir)?;
-        let processor = match &config.picture {
-            Some(picture) => {
-                let processor = ImageProcessor::from_dir(dir)?;
-                check_parts(dir, picture, &tokenizer, &processor)?;
-                Some(processor)
-            }
-            None => None,
-        };
-        let template = ChatTemplate::from_dir(dir)?;
-        let stop_ids = stop_ids(dir, &tokenizer);
+    /// If a tensor is missing, has another shape, or is stored in a format that is not read.
+    pub fn load(files: ModelFiles, device: &B::Device) -> Result<Self, VictorError> {
+        let (config, checkpoint) = (&files.source.config, &files.source.checkpoint);
         let options = LoadOptions::default();
-        let (model, report) = victor_weights::load(dir, &config, device, &options)?;
+        let (model, report) = victor_weights::load_from(checkpoint, config, device, &options)?;
         Ok(Self {
             model,
-            processor,
-            tokenizer,
-            template,
+            processor: files.processor,
+            tokenizer: files.tokenizer,
+            template: files.template,
             report,
-            stop_ids,
+            stop_ids: files.stop_ids,
             device: device.clone(),
         })
     }
@@ -142,37 +130,4 @@ impl<B: VictorBackend> Engine<B> {
         // A device error surfaces at the next read of a tensor, with the same text.
         let _ = B::sync(&self.device);
     }
-}
-
-/// Reads a checkpoint's config and nothing else.
-///
-/// # Errors
-/// If there is no such folder, or its config is not understood.
-pub fn read_config(dir: &Path) -> Result<VlmConfig, VictorError> {
-    if !dir.is_dir() {
-        return Err(VictorError::NoSuchModel { path: dir.into() });
-    }
-    Ok(victor_weights::read_config(dir)?)
-}
-
-/// The ids that end an answer: those of `generation_config.json`, else the tokenizer's.
-fn stop_ids(dir: &Path, tokenizer: &Tokenizer) -> Vec<u32> {
-    let named = std::fs::read_to_string(dir.join("generation_config.json"))
-        .ok()
-        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
-        .and_then(|config| config.get("eos_token_id").cloned());
-    let number = |value: &serde_json::Value| value.as_u64().map(|id| id as u32);
-    let ids: Vec<u32> = match &named {
-        Some(serde_json::Value::Array(ids)) => ids.iter().filter_map(number).collect(),
-        Some(id) => number(id).into_iter().collect(),
-        None => Vec::new(),
-    };
-    if ids.is_empty() {
-        return tokenizer
-            .eos()
-            .and_then(|eos| tokenizer.token_to_id(eos))
-            .into_iter()
-            .collect();
-    }
-    ids
 }

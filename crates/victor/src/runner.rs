@@ -1,10 +1,9 @@
 //! The engine a user holds: a checkpoint on a device chosen at run time.
 
 use crate::completion::{Completion, Timings, Token};
-use crate::engine::{Engine, read_config};
+use crate::engine::Engine;
 use crate::generate::{Batch, Decoding};
-use crate::{GenerateOptions, Info, Request, Trace, VictorError};
-use std::path::{Path, PathBuf};
+use crate::{GenerateOptions, Info, ModelFiles, ModelRef, Request, Trace, VictorError};
 use victor_backend::{Device, DeviceTask, VictorBackend};
 use victor_model::VlmConfig;
 use victor_weights::LoadReport;
@@ -12,23 +11,26 @@ use victor_weights::LoadReport;
 /// A vision-language model, ready to answer.
 pub struct Victor {
     engine: Box<dyn AnyEngine>,
-    source: PathBuf,
+    source: ModelRef,
     device: Device,
 }
 
 impl Victor {
-    /// Opens the checkpoint in the folder `source` on `device`.
+    /// Opens a model on `device`: a folder of any layout that is read.
     ///
     /// # Errors
-    /// If the device is not compiled in or the checkpoint is not usable.
-    pub fn from_pretrained(source: impl AsRef<Path>, device: Device) -> Result<Self, VictorError> {
-        let source = source.as_ref();
+    /// If the device is not compiled in or the model is not usable.
+    pub fn from_pretrained(
+        source: impl Into<ModelRef>,
+        device: Device,
+    ) -> Result<Self, VictorError> {
+        let source = source.into();
         // Read before the device is started: a wrong folder should not cost a driver's start.
-        read_config(source)?;
-        let engine = device.run(Load { source })??;
+        let files = ModelFiles::open(&source)?;
+        let engine = device.run(Load { files })??;
         Ok(Self {
             engine,
-            source: source.into(),
+            source,
             device,
         })
     }
@@ -89,8 +91,8 @@ impl Victor {
         self.engine.report()
     }
 
-    /// The folder it was opened from.
-    pub fn source(&self) -> &Path {
+    /// What it was opened as.
+    pub fn source(&self) -> &ModelRef {
         &self.source
     }
 
@@ -178,14 +180,14 @@ impl<B: VictorBackend> AnyEngine for Engine<B> {
     }
 }
 
-struct Load<'a> {
-    source: &'a Path,
+struct Load {
+    files: ModelFiles,
 }
 
-impl DeviceTask for Load<'_> {
+impl DeviceTask for Load {
     type Output = Result<Box<dyn AnyEngine>, VictorError>;
 
     fn run<B: VictorBackend>(self, device: B::Device) -> Self::Output {
-        Ok(Box::new(Engine::<B>::load(self.source, &device)?))
+        Ok(Box::new(Engine::<B>::load(self.files, &device)?))
     }
 }
