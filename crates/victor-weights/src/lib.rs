@@ -10,6 +10,7 @@ mod hf_defaults;
 mod load;
 mod names;
 mod save;
+mod section;
 
 pub use checkpoint::{Checkpoint, TensorView};
 pub use config::{parse_config, read_config};
