@@ -690,6 +690,7 @@ class Kind:
     shapes: tuple = ()  # of the pictures: portrait, landscape or square; none: any
     patch: int = 0  # a patch that is not drawn, with a picture size of its own:
     edge: int = 224
+    strategy: str = ""  # of the features, where it is not the tower's usual one
     extra: bool = False  # only made when named
 
 
@@ -843,6 +844,10 @@ KINDS = {
         extra=True,
     ),
     "llava-siglip-qwen2": Kind("qwen2", "sharded", chatty, "SigLIP: no class token, exact size", vision="siglip"),
+    "llava-siglip-default": Kind(
+        "qwen2", "sharded", chatty, "SigLIP with a patch cut for a class token", vision="siglip", strategy="default"
+    ),
+    "llava15-full": Kind("llama3", "sharded", chatty, "CLIP with its class token", strategy="full"),
 }
 
 
@@ -1015,7 +1020,7 @@ def draw(rng, kind: Kind, image_token: int) -> Drawn:
     vision, sizes, patch = draw_vision(rng, kind) if kind.vision else (None, {}, 0)
     text = draw_text(rng, kind, image_token)
     feature_layer = -2 if kind.registers or kind.vision != "clip" else pick(rng, -2, -2, -2, -3)
-    strategy = "full" if kind.vision == "siglip" else "default"
+    strategy = kind.strategy or ("full" if kind.vision == "siglip" else "default")
     pinpoints = sizes.get("image_grid_pinpoints")
     if kind.layout == "legacy":
         config = legacy_config(text, vision, image_token, feature_layer)
@@ -1155,6 +1160,7 @@ def write_processor(folder: Path, like: Path, drawn: Drawn) -> None:
         return
     outer = json.loads((like / "processor_config.json").read_text())
     outer["patch_size"] = drawn.patch
+    outer["vision_feature_select_strategy"] = drawn.config["vision_feature_select_strategy"]
     separate = like / "preprocessor_config.json"
     if separate.exists():
         inner = {**json.loads(separate.read_text()), **drawn.processor}
