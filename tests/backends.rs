@@ -61,6 +61,7 @@ fn every_backend_gives_the_same_greedy_tokens() {
         registers: 8,
         drop: 3,
         positions: PositionMode::Original,
+        tiles: false,
     });
     let results: Vec<(Device, Answers)> = common::devices()
         .into_iter()

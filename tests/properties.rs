@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, TestRunner};
 use tiny::{distance, features, model, sequence, values};
 use victor::VlmConfig;
 use victor::parts::backend::{Device, DeviceTask, VictorBackend};
-use victor::parts::model::{BatchLayout, KvCache, PositionMode, Row, Sequence, Vlm};
+use victor::parts::model::{BatchLayout, KvCache, PositionMode, Row, Sequence, TileGrid, Vlm};
 
 /// Relative L2 error allowed between two ways to one result.
 fn tolerance(device: Device) -> f64 {
@@ -78,6 +78,7 @@ struct Prompts<B: Backend> {
     model: Vlm<B>,
     sequences: Vec<Sequence>,
     features: Vec<Option<Tensor<B, 3>>>,
+    grids: Vec<Vec<TileGrid>>,
 }
 
 impl<B: VictorBackend> Prompts<B> {
@@ -87,16 +88,21 @@ impl<B: VictorBackend> Prompts<B> {
             .enumerate()
             .map(|(index, gaps)| sequence(config, gaps, seed.wrapping_add(index as u64)))
             .collect();
-        let features = sequences.iter().enumerate().map(|(index, sequence)| {
-            let images = sequence.image_spans.len();
+        let grids = gaps.iter().enumerate().map(|(index, gaps)| {
+            tiny::grids(config, gaps.len() - 1, seed.wrapping_add(index as u64))
+        });
+        let grids: Vec<Vec<TileGrid>> = grids.collect();
+        let features = grids.iter().enumerate().map(|(index, grids)| {
+            let views: usize = grids.iter().map(TileGrid::views).sum();
             let seed = seed.wrapping_add(100 + index as u64);
-            (images > 0).then(|| features(config, images, seed, device))
+            (views > 0).then(|| features(config, views, seed, device))
         });
         let features = features.collect();
         Self {
             model: model(config, *seed, device),
             sequences,
             features,
+            grids,
         }
     }
 
@@ -105,8 +111,10 @@ impl<B: VictorBackend> Prompts<B> {
     }
 
     fn visual(&self, samples: std::ops::Range<usize>) -> Option<Tensor<B, 2>> {
+        let grids: Vec<TileGrid> = self.grids[samples.clone()].concat();
         let features: Vec<_> = self.features[samples].iter().flatten().cloned().collect();
-        (!features.is_empty()).then(|| self.model.project(Tensor::cat(features, 0)))
+        let visual = |features| self.model.visual_tokens(Tensor::cat(features, 0), &grids);
+        (!features.is_empty()).then(|| visual(features))
     }
 
     fn cache(&self) -> KvCache<B> {

@@ -9,7 +9,7 @@ use victor::VlmConfig;
 use victor::parts::backend::VictorBackend;
 use victor::parts::model::{
     Activation, PictureConfig, PositionMode, ProjectorConfig, ReductionConfig, RopeConfig,
-    Sequence, TextConfig, VisionConfig, VisionFamily, VisionSelect, Vlm,
+    Sequence, TextConfig, TileGrid, VisionConfig, VisionFamily, VisionSelect, Vlm,
 };
 
 pub(crate) const VOCAB: usize = 64;
@@ -30,6 +30,7 @@ pub(crate) fn config() -> impl Strategy<Value = VlmConfig> {
         prop_oneof![Just(4_usize), Just(8), Just(10)],
         sizes,
         any::<bool>(),
+        any::<bool>(),
     )
         .prop_map(
             |(
@@ -37,6 +38,7 @@ pub(crate) fn config() -> impl Strategy<Value = VlmConfig> {
                 head_dim,
                 (layers, grid, qkv_bias, tied, registers, drop),
                 compact,
+                tiles,
             )| {
                 build(Shape {
                     hidden: 24,
@@ -54,6 +56,7 @@ pub(crate) fn config() -> impl Strategy<Value = VlmConfig> {
                     } else {
                         PositionMode::Original
                     },
+                    tiles,
                 })
             },
         )
@@ -71,6 +74,8 @@ pub(crate) struct Shape {
     pub(crate) registers: usize,
     pub(crate) drop: usize,
     pub(crate) positions: PositionMode,
+    /// LLaVA-NeXT.
+    pub(crate) tiles: bool,
 }
 
 pub(crate) fn build(shape: Shape) -> VlmConfig {
@@ -95,7 +100,10 @@ pub(crate) fn build(shape: Shape) -> VlmConfig {
             vision_feature_layer: -2,
             vision_feature_select_strategy: VisionSelect::Default,
             image_token_index: VOCAB as u32 - 1,
-            image_grid_pinpoints: None,
+            image_grid_pinpoints: shape.tiles.then(|| {
+                let side = shape.grid * 4;
+                vec![[side, 2 * side], [2 * side, 2 * side], [3 * side, side]]
+            }),
         }),
         text_config: TextConfig {
             hidden_size: shape.hidden,
@@ -158,19 +166,50 @@ fn picture(config: &VlmConfig) -> &PictureConfig {
     config.picture.as_ref().expect("a picture side")
 }
 
-/// Seeded features of `images` pictures, `[images, visual_tokens, vision_hidden]`.
+/// How `images` pictures are cut, each in its own way; whole for a model without tiles.
+pub(crate) fn grids(config: &VlmConfig, images: usize, seed: u64) -> Vec<TileGrid> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x7117);
+    let picture = picture(config);
+    let mut grid = || {
+        let Some(pinpoints) = &picture.image_grid_pinpoints else {
+            return TileGrid::whole(0, 0);
+        };
+        // One picture in four has its thumbnail only.
+        let side = picture.vision_config.image_size;
+        let [height, width] = match random.random_range(0..4) {
+            0 => [0, 0],
+            _ => pinpoints[random.random_range(0..pinpoints.len())],
+        };
+        TileGrid {
+            rows: height / side,
+            columns: width / side,
+            height: random.random_range(1..40),
+            width: random.random_range(1..40),
+        }
+    };
+    (0..images).map(|_| grid()).collect()
+}
+
+/// Visual tokens of a picture.
+fn tokens(config: &VlmConfig, grid: &TileGrid) -> usize {
+    let picture = picture(config);
+    let vision = &picture.vision_config;
+    match picture.image_grid_pinpoints {
+        Some(_) => grid.visual_tokens(vision.image_size / vision.patch_size),
+        None => picture.visual_tokens(),
+    }
+}
+
+/// Seeded features of views, `[views, patches, vision_hidden]`.
 pub(crate) fn features<B: VictorBackend>(
     config: &VlmConfig,
-    images: usize,
+    views: usize,
     seed: u64,
     device: &B::Device,
 ) -> Tensor<B, 3> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let shape = [
-        images,
-        config.visual_tokens(),
-        picture(config).vision_config.hidden_size,
-    ];
+    let vision = &picture(config).vision_config;
+    let shape = [views, vision.num_patches(), vision.hidden_size];
     let values: Vec<f32> = (0..shape.iter().product())
         .map(|_| random.random_range(-1.5..1.5))
         .collect();
@@ -181,16 +220,17 @@ pub(crate) fn features<B: VictorBackend>(
 pub(crate) fn sequence(config: &VlmConfig, gaps: &[usize], seed: u64) -> Sequence {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut sequence = Sequence::default();
+    let grids = grids(config, gaps.len() - 1, seed);
     for (index, gap) in gaps.iter().enumerate() {
         sequence
             .ids
             .extend((0..*gap).map(|_| random.random_range(0..VOCAB as u32 - 1)));
-        if index + 1 < gaps.len() {
+        if let Some(grid) = grids.get(index) {
             let start = sequence.ids.len();
             let marker = picture(config).image_token_index;
             sequence
                 .ids
-                .extend(std::iter::repeat_n(marker, config.visual_tokens()));
+                .extend(std::iter::repeat_n(marker, tokens(config, grid)));
             sequence.image_spans.push(start..sequence.ids.len());
         }
     }

@@ -60,6 +60,8 @@ MAX_ROUNDING = 4e-6
 MIN_BITE = 1e-3
 
 FLOAT_STAGES = ["pixel_values", "vision_features", "projected", "inputs_embeds", "logits_prefill", "first_logits"]
+# Decoders, inside a LLaVA checkpoint or alone.
+TEXT_TYPES = ("llama", "mistral", "qwen2")
 EXACT_STAGES = ["input_ids", "fastv_kept"]
 
 
@@ -198,16 +200,21 @@ def hub_to_current(name: str) -> str:
     return name
 
 
+def model_class(model_type: str):
+    from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
+
+    if model_type in TEXT_TYPES:
+        return AutoModelForCausalLM
+    cls = {"llava": LlavaForConditionalGeneration, "llava_next": LlavaNextForConditionalGeneration}.get(model_type)
+    if cls is None:
+        raise Unsupported(f"model_type {model_type}")
+    return cls
+
+
 def load_model(case_dir: Path, config: dict):
     """The transformers model in float32, after checking that every tensor on disk really arrived in it."""
     import torch
-    from transformers import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
-
-    cls = {"llava": LlavaForConditionalGeneration, "llava_next": LlavaNextForConditionalGeneration}.get(
-        config["model_type"]
-    )
-    if cls is None:
-        raise Unsupported(f"model_type {config['model_type']}")
+    cls = model_class(config["model_type"])
     disk = tensors_on_disk(case_dir)
     registers = disk.pop("visual_registers", None)
     model = cls.from_pretrained(case_dir, dtype=torch.float32).eval()
@@ -252,6 +259,36 @@ def pillow_pixels(images: list, settings: dict) -> np.ndarray:
     return np.stack(out)
 
 
+def pillow_tiles(image, settings: dict) -> np.ndarray:
+    """LLaVA-NeXT's views of one picture with nothing but Pillow and float64: the whole picture squeezed into one view,
+    then the tiles of the picture fitted into the best grid resolution, centred on black."""
+    from PIL import Image
+
+    image = image.convert("RGB")
+    width, height = image.size
+    side = settings["crop_size"]["height"]
+    filter = Image.Resampling(settings["resample"])
+
+    def kept_and_wasted(size):
+        scale = min(size[1] / width, size[0] / height)
+        kept = min(int(width * scale) * int(height * scale), width * height)
+        return kept, kept - size[0] * size[1]
+
+    rows, columns = max(settings["image_grid_pinpoints"], key=kept_and_wasted)
+    if columns / width < rows / height:
+        inner = (columns, min(math.ceil(height * (columns / width)), rows))
+    else:
+        inner = (min(math.ceil(width * (rows / height)), columns), rows)
+    canvas = Image.new("RGB", (columns, rows))
+    canvas.paste(image.resize(inner, filter), ((columns - inner[0]) // 2, (rows - inner[1]) // 2))
+    views = [image.resize((side, side), filter)]
+    for top in range(0, rows, side):
+        views += [canvas.crop((left, top, left + side, top + side)) for left in range(0, columns, side)]
+    pixels = np.stack([np.asarray(view, dtype=np.float64) for view in views]) * settings["rescale_factor"]
+    pixels = (pixels - np.array(settings["image_mean"])) / np.array(settings["image_std"])
+    return pixels.transpose(0, 3, 1, 2)
+
+
 class Decoder:
     """A Llama-family decoder written from its definition, on the weights of a transformers model.
 
@@ -260,11 +297,11 @@ class Decoder:
     """
 
     def __init__(self, model, dtype):
-        config = model.config.text_config
-        if config.model_type not in ("llama", "mistral", "qwen2"):
+        config = model.config.get_text_config()
+        if config.model_type not in TEXT_TYPES:
             raise Unsupported(f"decoder {config.model_type}")
         state = model.state_dict()
-        prefix = "model.language_model."
+        prefix = "model." if model.config.model_type in TEXT_TYPES else "model.language_model."
         self.w = {k[len(prefix) :]: v.to(dtype) for k, v in state.items() if k.startswith(prefix)}
         self.embedding = self.w["embed_tokens.weight"]
         self.head = state["lm_head.weight"].to(dtype)
@@ -429,6 +466,10 @@ def decode_uncached(decoder: Decoder, plan: Plan, steps: int):
 
 def run_towers(model, inputs, next_layout: bool) -> tuple[dict, object]:
     """One pass of transformers: stages up to the embeddings, and its own logits."""
+    if model.config.model_type in TEXT_TYPES:
+        ids = inputs["input_ids"]
+        embeds = model.get_input_embeddings()(ids)[0]
+        return {"input_ids": ids[0], "inputs_embeds": embeds}, model(**inputs).logits[0]
     caught = {}
     hooks = [
         model.model.multi_modal_projector.register_forward_hook(
@@ -479,22 +520,34 @@ def reference(
     """Everything a case has to compute. `thorough` adds the checks `make` asks for."""
     import torch
     from PIL import Image
-    from transformers import AutoProcessor
+    from transformers import AutoProcessor, AutoTokenizer
 
     config = json.loads((case_dir / "config.json").read_text())
     model, registers = load_model(case_dir, config)
     next_layout = config["model_type"] == "llava_next"
-    processor = AutoProcessor.from_pretrained(case_dir)
+    tokenizer = AutoTokenizer.from_pretrained(case_dir)
     pictures = [Image.open(case_dir / name) for name in images]
-    inputs = dict(processor(text=prompt, images=pictures or None, return_tensors="pt"))
+    if config["model_type"] in TEXT_TYPES:
+        inputs = {name: tensor for name, tensor in tokenizer(prompt, return_tensors="pt").items() if name == "input_ids"}
+    else:
+        processor = AutoProcessor.from_pretrained(case_dir)
+        inputs = dict(processor(text=prompt, images=pictures or None, return_tensors="pt"))
     stages, own_logits = run_towers(model, inputs, next_layout)
     ids = stages["input_ids"].tolist()
-    spans = image_spans(ids, model.config.image_token_id, len(images), next_layout)
+    spans = image_spans(ids, getattr(model.config, "image_token_id", None), len(images), next_layout)
     checks = {}
 
-    if pictures and not next_layout:
-        plain = torch.from_numpy(pillow_pixels(pictures, processor.image_processor.to_dict()))
-        checks["pixels"] = (stages["pixel_values"] - plain).abs().max().item()
+    if pictures:
+        settings = processor.image_processor.to_dict()
+        if next_layout:
+            off = 0.0
+            for given, picture in zip(stages["pixel_values"], pictures, strict=True):
+                plain = torch.from_numpy(pillow_tiles(picture, settings))
+                off = max(off, (given[: len(plain)] - plain).abs().max().item(), given[len(plain) :].abs().sum().item())
+            checks["pixels"] = off
+        else:
+            plain = torch.from_numpy(pillow_pixels(pictures, settings))
+            checks["pixels"] = (stages["pixel_values"] - plain).abs().max().item()
 
     narrow = Decoder(model, torch.float32)
     no_registers = Plan(stages["inputs_embeds"], torch.zeros(len(ids), dtype=torch.bool), None)
@@ -515,7 +568,7 @@ def reference(
     if kept is not None:
         stages["fastv_kept"] = torch.tensor(kept)
     stages["first_logits"] = stages["logits_prefill"][-1]
-    text = processor.tokenizer.decode(generated, skip_special_tokens=True)
+    text = tokenizer.decode(generated, skip_special_tokens=True)
 
     if thorough:
         checks["alternatives"] = alternatives(narrow, seen, stages, spans, registers, reduction)
@@ -524,6 +577,14 @@ def reference(
             other, _ = run_towers(model, mirrored, next_layout)
             again, _ = plan(narrow, other["inputs_embeds"], spans, registers, reduction)
             _first(checks["alternatives"], "mirrored picture", narrow, again, stages)
+        if pictures and next_layout:
+            newline = model.model.image_newline
+            kept_newline = newline.clone()
+            newline.zero_()
+            other, _ = run_towers(model, inputs, next_layout)
+            newline.copy_(kept_newline)
+            again, _ = plan(narrow, other["inputs_embeds"], spans, registers, reduction)
+            _first(checks["alternatives"], "no newline", narrow, again, stages)
         checks["rounding"], wide_ids = rounding(model, inputs, stages, spans, registers, reduction, next_layout)
         checks["float64_ids"] = 0.0 if wide_ids == generated else 1.0
 
@@ -625,6 +686,11 @@ class Kind:
     tied: bool = False
     registers: tuple = ()  # M is drawn from these; none: no reduction
     drop: str = ""  # k: first, early, any, never
+    tiles: bool = False  # LLaVA-NeXT
+    shapes: tuple = ()  # of the pictures: portrait, landscape or square; none: any
+    patch: int = 0  # a patch that is not drawn, with a picture size of its own:
+    edge: int = 224
+    strategy: str = ""  # of the features, where it is not the tower's usual one
     extra: bool = False  # only made when named
 
 
@@ -717,7 +783,56 @@ KINDS = {
         drop="early",
         extra=True,
     ),
-    "llava15-llama31": Kind("llama31", "sharded", chatty, "llama3 rope scaling", system=True, extra=True),
+    "llava15-llama31": Kind("llama31", "sharded", chatty, "llama3 rope scaling", system=True),
+    "llava15-clip-b32": Kind("llama", "legacy", vicuna, "CLIP B/32: 49 visual tokens", patch=32),
+    "llava15-clip-b16": Kind("qwen2", "sharded", chatty, "CLIP B/16: 196 visual tokens", patch=16),
+    "llava15-clip-l14-336": Kind("llama3", "sharded", chatty, "CLIP L/14-336: 576 visual tokens", patch=14, edge=336),
+    "next-portrait": Kind(
+        "mistral", "legacy", vicuna, "LLaVA-NeXT, a tall picture", tiles=True, shapes=("portrait",)
+    ),
+    "next-landscape": Kind(
+        "qwen2", "sharded", vicuna, "LLaVA-NeXT, a wide picture", tiles=True, shapes=("landscape",)
+    ),
+    "next-square": Kind("qwen2", "sharded", vicuna, "LLaVA-NeXT, a square picture", tiles=True, shapes=("square",)),
+    "next-two-images": Kind(
+        "mistral",
+        "legacy",
+        lambda q, s: f"USER: Here is one: <image>\nand another: <image>\n{q} ASSISTANT:",
+        "LLaVA-NeXT, two pictures of different shapes",
+        images=2,
+        tiles=True,
+        shapes=("portrait", "landscape"),
+    ),
+    "victor-next": Kind(
+        "qwen2",
+        "sharded",
+        vicuna,
+        "LLaVA-NeXT with registers after all tiles",
+        system=True,
+        registers=(2, 5, 8),
+        drop="any",
+        tiles=True,
+    ),
+    "victor-next-two-images": Kind(
+        "qwen2",
+        "sharded",
+        lambda q, s: f"USER: Here is one: <image>\nand another: <image>\n{q} ASSISTANT:",
+        "LLaVA-NeXT with registers, two pictures of different shapes",
+        images=2,
+        registers=(1, 3, 6),
+        drop="any",
+        tiles=True,
+        shapes=("landscape", "square"),
+    ),
+    "text-llama31": Kind(
+        "llama31", "sharded", lambda q, s: f"{FILLER} {q}", "a decoder alone, tied", vision="", images=0, tied=True
+    ),
+    "text-mistral": Kind(
+        "mistral", "legacy", lambda q, s: f"{FILLER} {q}", "a decoder alone, float16", vision="", images=0
+    ),
+    "text-qwen2": Kind(
+        "qwen2", "sharded", lambda q, s: f"{FILLER} {q}", "a decoder alone, biases", vision="", images=0
+    ),
     "victor-llama31": Kind(
         "llama31",
         "sharded",
@@ -728,9 +843,11 @@ KINDS = {
         drop="any",
         extra=True,
     ),
-    "llava-siglip-qwen2": Kind(
-        "qwen2", "sharded", chatty, "SigLIP: no class token, exact size", vision="siglip", extra=True
+    "llava-siglip-qwen2": Kind("qwen2", "sharded", chatty, "SigLIP: no class token, exact size", vision="siglip"),
+    "llava-siglip-default": Kind(
+        "qwen2", "sharded", chatty, "SigLIP with a patch cut for a class token", vision="siglip", strategy="default"
     ),
+    "llava15-full": Kind("llama3", "sharded", chatty, "CLIP with its class token", strategy="full"),
 }
 
 
@@ -753,6 +870,8 @@ def draw_vision(rng, kind: Kind) -> tuple[dict, dict, int]:
     """The tower's configuration, the processor's sizes and the patch."""
     heads, head_dim = pick(rng, 2, 3, 4, 12), pick(rng, 4, 8, 12)
     patch, grid = pick(rng, 7, 8, 14, 16), pick(rng, 3, 4, 5)
+    if kind.patch:
+        patch, grid = kind.patch, kind.edge // kind.patch
     shared = {
         "hidden_size": heads * head_dim,
         "num_attention_heads": heads,
@@ -771,7 +890,13 @@ def draw_vision(rng, kind: Kind) -> tuple[dict, dict, int]:
         config["model_type"] = "siglip_vision_model"
         return config, {"size": {"height": edge, "width": edge}}, patch
     config |= {"model_type": "clip_vision_model", "projection_dim": pick(rng, 32, 512)}
-    if kind.layout == "legacy" and rng.random() < 0.3:
+    if kind.tiles:
+        shapes = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3), (2, 3), (1, 1)]
+        chosen = sorted(rng.choice(len(shapes), size=rng.integers(3, 6), replace=False))
+        pinpoints = [[shapes[i][0] * edge, shapes[i][1] * edge] for i in chosen]
+        sizes = {"size": {"shortest_edge": edge}, "crop_size": {"height": edge, "width": edge}}
+        return config, {**sizes, "image_grid_pinpoints": pinpoints}, patch
+    if kind.layout == "legacy" and not kind.patch and rng.random() < 0.3:
         # CLIP's defaults, which a Hub config leaves out.
         patch, edge = 32, 224
         config |= {"patch_size": patch, "image_size": edge}
@@ -822,7 +947,7 @@ def draw_text(rng, kind: Kind, image_token: int) -> dict:
     return config
 
 
-def legacy_config(text: dict, vision: dict, image_token: int, feature_layer: int) -> dict:
+def legacy_config(text: dict, vision: dict | None, image_token: int, feature_layer: int) -> dict:
     """As transformers 4 wrote it: fields equal to the default of their model type are left out."""
     from transformers import CLIPVisionConfig, LlamaConfig, MistralConfig
 
@@ -835,6 +960,8 @@ def legacy_config(text: dict, vision: dict, image_token: int, feature_layer: int
         defaults.pop("head_dim")
     text = {**text, "pad_token_id": 2, "rope_theta": theta}
     text = {k: v for k, v in text.items() if k == "model_type" or k not in defaults or defaults[k] != v}
+    if vision is None:
+        return {**text, "tie_word_embeddings": False, "transformers_version": "4.41.2", "torch_dtype": "float16"}
     defaults = CLIPVisionConfig().to_dict()
     vision = {k: v for k, v in vision.items() if k == "model_type" or k not in defaults or defaults[k] != v}
     return {
@@ -853,37 +980,54 @@ def legacy_config(text: dict, vision: dict, image_token: int, feature_layer: int
     }
 
 
-def current_config(text: dict, vision: dict, image_token: int, feature_layer: int, strategy: str, tied: bool) -> dict:
+def current_config(
+    text: dict,
+    vision: dict | None,
+    image_token: int,
+    feature_layer: int,
+    strategy: str,
+    tied: bool,
+    pinpoints: list | None,
+) -> dict:
     """As transformers 5 writes it: every field."""
-    from transformers import LlavaConfig
+    from transformers import AutoConfig, LlavaConfig, LlavaNextConfig
 
     text = {**text, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "tie_word_embeddings": tied}
-    config = LlavaConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_index=image_token,
-        vision_feature_layer=feature_layer,
-        vision_feature_select_strategy=strategy,
-        tie_word_embeddings=tied,
-    )
+    shared = {
+        "text_config": text,
+        "vision_config": vision,
+        "image_token_index": image_token,
+        "vision_feature_layer": feature_layer,
+        "vision_feature_select_strategy": strategy,
+        "tie_word_embeddings": tied,
+    }
+    if vision is None:
+        config = AutoConfig.for_model(**text)
+    elif pinpoints:
+        config = LlavaNextConfig(**shared, image_grid_pinpoints=pinpoints)
+    else:
+        config = LlavaConfig(**shared)
     with tempfile.TemporaryDirectory() as where:
         config.save_pretrained(where)
         out = json.loads((Path(where) / "config.json").read_text())
-    for part in (out, out["text_config"], out["vision_config"]):
+    for part in (out, out.get("text_config", {}), out.get("vision_config", {})):
         for name in ("architectures", "dtype"):
             part.pop(name, None)
     return out
 
 
 def draw(rng, kind: Kind, image_token: int) -> Drawn:
-    vision, sizes, patch = draw_vision(rng, kind)
+    vision, sizes, patch = draw_vision(rng, kind) if kind.vision else (None, {}, 0)
     text = draw_text(rng, kind, image_token)
     feature_layer = -2 if kind.registers or kind.vision != "clip" else pick(rng, -2, -2, -2, -3)
-    strategy = "full" if kind.vision == "siglip" else "default"
+    strategy = kind.strategy or ("full" if kind.vision == "siglip" else "default")
+    pinpoints = sizes.get("image_grid_pinpoints")
     if kind.layout == "legacy":
         config = legacy_config(text, vision, image_token, feature_layer)
+        if pinpoints:
+            config |= {"model_type": "llava_next", "image_grid_pinpoints": pinpoints}
     else:
-        config = current_config(text, vision, image_token, feature_layer, strategy, kind.tied)
+        config = current_config(text, vision, image_token, feature_layer, strategy, kind.tied, pinpoints)
     reduction = None
     if kind.registers:
         layers = text["num_hidden_layers"]
@@ -896,12 +1040,14 @@ def draw(rng, kind: Kind, image_token: int) -> Drawn:
     return Drawn(config, sizes, patch, prompt, reduction)
 
 
-def draw_picture(rng):
+def draw_picture(rng, shape: str):
     """A picture of random size and mode: a gradient with rectangles and a little noise."""
     from PIL import Image
 
     height = int(np.exp(rng.uniform(np.log(24), np.log(420))))
-    width = max(12, min(640, int(height * np.exp(rng.uniform(-1.4, 1.4)))))
+    stretch = rng.uniform(-1.4, 1.4)
+    stretch = {"portrait": -abs(stretch) - 0.1, "landscape": abs(stretch) + 0.1, "square": 0.0}.get(shape, stretch)
+    width = max(12, min(640, int(height * np.exp(stretch))))
     y, x = np.mgrid[0:height, 0:width]
     y, x = y[..., None] / height, x[..., None] / width
     corners = rng.uniform(0, 255, (4, 3))
@@ -929,7 +1075,10 @@ def draw_tensor(rng, name: str, shape, dtype):
         value = 0.8 + 0.2 * noise
     elif name == "lm_head.weight":
         value = noise * 5 / shape[-1] ** 0.5
-    elif any(part in name for part in ("embed_tokens", "position_embedding", "class_embedding", "_token", "registers")):
+    elif any(
+        part in name
+        for part in ("embed_tokens", "position_embedding", "class_embedding", "_token", "registers", "newline")
+    ):
         value = noise * 0.8
     else:
         fan_in = int(np.prod(shape[1:]))
@@ -944,6 +1093,7 @@ def current_to_hub(name: str) -> str:
         ("model.language_model.", "language_model.model."),
         ("model.vision_tower.", "vision_tower.vision_model."),
         ("model.multi_modal_projector.", "multi_modal_projector."),
+        ("model.image_newline", "image_newline"),
     ]:
         if name.startswith(new):
             return old + name[len(new) :]
@@ -952,22 +1102,25 @@ def current_to_hub(name: str) -> str:
 
 def write_weights(folder: Path, rng, kind: Kind, drawn: Drawn) -> None:
     import torch
-    from transformers import AutoConfig, LlavaForConditionalGeneration
+    from transformers import AutoConfig
 
+    config = AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
-        model = LlavaForConditionalGeneration(AutoConfig.from_pretrained(folder))
+        cls = model_class(config.model_type)
+        model = cls.from_config(config) if config.model_type in TEXT_TYPES else cls(config)
     shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     if kind.tied:
         del shapes["lm_head.weight"]
     if drawn.reduction:
-        shapes["visual_registers"] = (drawn.reduction["num_registers"], model.config.text_config.hidden_size)
+        shapes["visual_registers"] = (drawn.reduction["num_registers"], model.config.get_text_config().hidden_size)
     legacy = kind.layout == "legacy"
     dtype = torch.float16 if legacy else torch.bfloat16
     tensors = {name: draw_tensor(rng, name, shapes[name], dtype) for name in sorted(shapes)}
     for old in folder.glob("model*"):
         old.unlink()
     if legacy:
-        tensors = {current_to_hub(name): tensor for name, tensor in tensors.items()}
+        if kind.vision:
+            tensors = {current_to_hub(name): tensor for name, tensor in tensors.items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return
     names, weight_map = sorted(tensors), {}
@@ -990,7 +1143,8 @@ def find_like(like: Path, kind: Kind) -> Path:
         case = json.loads((folder / "case.json").read_text())
         config = json.loads((folder / "config.json").read_text())
         tower = config.get("vision_config", {}).get("model_type", "")
-        if case["layout"] == kind.layout and config["model_type"] == "llava" and tower.startswith(kind.vision):
+        model_type = "llava_next" if kind.tiles else "llava"
+        if case["layout"] == kind.layout and config["model_type"] == model_type and tower.startswith(kind.vision):
             if case["tower"] == kind.tower:
                 return folder
             best = best or folder
@@ -1002,8 +1156,11 @@ def find_like(like: Path, kind: Kind) -> Path:
 def write_processor(folder: Path, like: Path, drawn: Drawn) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(like / name, folder / name)
+    if drawn.patch == 0:
+        return
     outer = json.loads((like / "processor_config.json").read_text())
     outer["patch_size"] = drawn.patch
+    outer["vision_feature_select_strategy"] = drawn.config["vision_feature_select_strategy"]
     separate = like / "preprocessor_config.json"
     if separate.exists():
         inner = {**json.loads(separate.read_text()), **drawn.processor}
@@ -1057,8 +1214,8 @@ def make_case(name: str, kind: Kind, seed: int, like: Path, out: Path, force: bo
     (work / "config.json").write_text(json.dumps(drawn.config, indent=1))
     write_processor(work, origin, drawn)
     images = [f"image{i + 1 if kind.images > 1 else ''}.png" for i in range(kind.images)]
-    for image in images:
-        draw_picture(rng).save(work / image)
+    for number, image in enumerate(images):
+        draw_picture(rng, kind.shapes[number] if kind.shapes else "").save(work / image)
 
     why = []
     for attempt in range(MAX_ATTEMPTS):

@@ -9,8 +9,8 @@ use victor::Request;
 
 /// Write every stage of one request as a safetensors file
 ///
-/// Tensors: pixel_values, input_ids, vision_features, projected, inputs_embeds, logits_prefill,
-/// first_logits, generated_ids. Decoding is greedy and does not end at a stop token.
+/// Tensors: pixel_values, input_ids, vision_features (not of LLaVA-NeXT's tiles), projected,
+/// inputs_embeds, logits_prefill, first_logits, generated_ids. Decoding is greedy and does not end at a stop token.
 #[derive(Args)]
 pub(crate) struct TraceArgs {
     #[command(flatten)]

@@ -83,3 +83,102 @@ fn middle(full: usize, length: f64) -> Range<usize> {
     let padding = full.saturating_sub(length as usize) / 2;
     padding..full - padding
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid(height: usize, width: usize, rows: usize, columns: usize) -> TileGrid {
+        TileGrid {
+            rows,
+            columns,
+            height,
+            width,
+        }
+    }
+
+    /// Rows and columns that transformers 5.23's `unpad_image` leaves of tiles of 24 × 24 patches.
+    #[test]
+    fn portrait_landscape_and_square_lose_the_right_axis() {
+        let table = [
+            ((600, 1000), (2, 2), (28, 48)),
+            ((1000, 600), (2, 2), (48, 28)),
+            ((500, 500), (2, 2), (48, 48)),
+            ((333, 1001), (1, 3), (24, 72)),
+            ((1001, 333), (3, 1), (72, 24)),
+            ((480, 640), (2, 2), (36, 48)),
+            ((640, 480), (2, 2), (48, 36)),
+            ((100, 299), (1, 2), (16, 48)),
+            ((673, 336), (3, 1), (48, 24)),
+            ((7, 5), (1, 2), (24, 18)),
+            ((1, 2000), (1, 2), (0, 48)),
+            ((2000, 1), (1, 2), (24, 0)),
+        ];
+        for ((height, width), (rows, columns), expected) in table {
+            let (kept_rows, kept_columns) = grid(height, width, rows, columns).kept(24);
+            let kept = (kept_rows.len(), kept_columns.len());
+            assert_eq!(kept, expected, "{height} × {width}");
+        }
+    }
+
+    /// Every patch written to its place in the whole picture, then the padding cut off in integers.
+    fn slow(grid: TileGrid, side: usize) -> Vec<Option<usize>> {
+        let (rows, columns) = (grid.rows * side, grid.columns * side);
+        let mut canvas = vec![vec![0; columns]; rows];
+        let mut patch = side * side;
+        for tile_row in 0..grid.rows {
+            for tile_column in 0..grid.columns {
+                for y in 0..side {
+                    for x in 0..side {
+                        canvas[tile_row * side + y][tile_column * side + x] = patch;
+                        patch += 1;
+                    }
+                }
+            }
+        }
+        if grid.width * rows > columns * grid.height {
+            let inner = grid.height * columns / grid.width;
+            for _ in 0..(rows - inner) / 2 {
+                canvas.pop();
+                canvas.remove(0);
+            }
+        } else {
+            let inner = grid.width * rows / grid.height;
+            for _ in 0..(columns - inner) / 2 {
+                for row in &mut canvas {
+                    row.pop();
+                    row.remove(0);
+                }
+            }
+        }
+        let mut tokens: Vec<Option<usize>> = (0..side * side).map(Some).collect();
+        for row in canvas {
+            tokens.extend(row.into_iter().map(Some));
+            tokens.push(None);
+        }
+        tokens
+    }
+
+    #[test]
+    fn tokens_are_those_of_the_slow_statement() {
+        for (rows, columns) in [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)] {
+            for side in [1, 3, 4] {
+                for height in (1..60).step_by(7) {
+                    for width in (1..60).step_by(5) {
+                        let grid = grid(height, width, rows, columns);
+                        let tokens = grid.tokens(side);
+                        assert_eq!(tokens, slow(grid, side), "{grid:?}, {side}");
+                        assert_eq!(tokens.len(), grid.visual_tokens(side));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_thumbnail_alone_ends_in_one_newline() {
+        let alone = grid(30, 20, 0, 0);
+        assert_eq!(alone.tokens(2), [Some(0), Some(1), Some(2), Some(3), None]);
+        assert_eq!((alone.views(), alone.visual_tokens(2)), (1, 5));
+    }
+}

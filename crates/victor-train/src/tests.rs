@@ -3,6 +3,7 @@
 use crate::batch::{Batch, Loader, PictureSource};
 use crate::order::{BatchOrder, Shape, random};
 use crate::run::{Finished, Run};
+use crate::stage::picture_config;
 use crate::testing::{Inner, MARKER, tiny_config, tiny_model};
 use crate::trainer::Trainer;
 use crate::{Metrics, Part, Progress, Sample, TrainConfig, TrainError};
@@ -251,6 +252,21 @@ fn values<B: VictorBackend>(model: &Vlm<B>) -> Vec<f32> {
     let mut values = Values(Vec::new());
     model.visit(&mut values);
     values.0
+}
+
+#[test]
+fn models_without_one_tensor_a_picture_are_refused() {
+    let path = Path::new("model");
+    let mut vlm = tiny_config(2, Some(1));
+    assert!(picture_config(&vlm, path).is_ok());
+    if let Some(picture) = &mut vlm.picture {
+        picture.image_grid_pinpoints = Some(vec![[8, 16]]);
+    }
+    let tiles = picture_config(&vlm, path).expect_err("tiles");
+    assert!(matches!(tiles, TrainError::Tiles { .. }));
+    vlm.picture = None;
+    let text = picture_config(&vlm, path).expect_err("no tower");
+    assert!(matches!(text, TrainError::TextOnly { .. }));
 }
 
 struct Values(Vec<f32>);

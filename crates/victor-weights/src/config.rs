@@ -2,8 +2,9 @@
 
 use crate::WeightsError;
 use crate::hf_defaults;
+use crate::section::Section;
 use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use victor_model::{
     Activation, PictureConfig, ProjectorConfig, ReductionConfig, RopeConfig, RopeScaling,
     TextConfig, VisionConfig, VisionFamily, VisionSelect, VlmConfig,
@@ -166,7 +167,7 @@ fn text_config(mut text: Section, tied: bool) -> Result<TextConfig, WeightsError
     let heads = text.size("num_attention_heads", None)?;
     let hidden_size = text.size("hidden_size", None)?;
     let bias = text.boolean("attention_bias", false)?;
-    let config = TextConfig {
+    let mut config = TextConfig {
         hidden_size,
         intermediate_size: text.size("intermediate_size", None)?,
         num_hidden_layers: text.size("num_hidden_layers", None)?,
@@ -191,11 +192,14 @@ fn text_config(mut text: Section, tied: bool) -> Result<TextConfig, WeightsError
     if text.text("hidden_act", Some("silu"))? != "silu" {
         return Err(text.error("hidden_act", "silu"));
     }
-    if let Some(window) = text.get("sliding_window").and_then(Value::as_u64)
-        && model_type == "mistral"
-        && (window as usize) < config.max_position_embeddings
-    {
-        return Err(text.error("sliding_window", "null: windowed attention is not built"));
+    let windowed = match model_type.as_str() {
+        "mistral" => text.get("sliding_window").is_some(),
+        _ => text.boolean("use_sliding_window", false)? && text.get("sliding_window").is_some(),
+    };
+    if windowed {
+        // Within one window, windowed attention is full attention, which is all that is computed here.
+        let window = text.size("sliding_window", None)?;
+        config.max_position_embeddings = config.max_position_embeddings.min(window);
     }
     Ok(config)
 }
@@ -299,115 +303,6 @@ fn activation(section: &Section, field: &str, default: &str) -> Result<Activatio
     }
 }
 
-/// A JSON object with the defaults of its model type; fields are named with their parents in errors.
-struct Section<'a> {
-    path: &'a Path,
-    name: &'static str,
-    fields: Map<String, Value>,
-    defaults: Value,
-}
-
-impl<'a> Section<'a> {
-    fn new(path: &'a Path, name: &'static str, value: &Value) -> Result<Self, WeightsError> {
-        let fields = value
-            .as_object()
-            .cloned()
-            .ok_or_else(|| WeightsError::Config {
-                path: path.into(),
-                field: name.into(),
-                found: value.to_string(),
-                expected: "an object".into(),
-            })?;
-        Ok(Self {
-            path,
-            name,
-            fields,
-            defaults: Value::Null,
-        })
-    }
-
-    fn section(&self, name: &'static str, default: Value) -> Result<Section<'a>, WeightsError> {
-        Section::new(self.path, name, self.get(name).unwrap_or(&default))
-    }
-
-    /// A field that is present and not null.
-    fn get(&self, field: &str) -> Option<&Value> {
-        self.fields
-            .get(field)
-            .or_else(|| self.defaults.get(field))
-            .filter(|value| !value.is_null())
-    }
-
-    fn error(&self, field: &str, expected: &str) -> WeightsError {
-        let dot = if self.name.is_empty() { "" } else { "." };
-        let found = self
-            .get(field)
-            .map_or("missing".into(), |value| format!("`{value}`"));
-        WeightsError::Config {
-            path: PathBuf::from(self.path),
-            field: format!("{}{dot}{field}", self.name),
-            found,
-            expected: expected.into(),
-        }
-    }
-
-    fn text<'b>(&'b self, field: &str, default: Option<&'b str>) -> Result<&'b str, WeightsError> {
-        match self.get(field) {
-            Some(value) => value.as_str(),
-            None => default,
-        }
-        .ok_or_else(|| self.error(field, "a string"))
-    }
-
-    fn number(&self, field: &str, default: Option<f64>) -> Result<f64, WeightsError> {
-        match self.get(field) {
-            Some(value) => value.as_f64(),
-            None => default,
-        }
-        .ok_or_else(|| self.error(field, "a number"))
-    }
-
-    fn integer(&self, field: &str, default: Option<i64>) -> Result<i64, WeightsError> {
-        match self.get(field) {
-            Some(value) => value.as_i64(),
-            None => default,
-        }
-        .ok_or_else(|| self.error(field, "an integer"))
-    }
-
-    /// An integer that may be zero.
-    fn natural(&self, field: &str, default: Option<usize>) -> Result<usize, WeightsError> {
-        let value = self.integer(field, default.map(|value| value as i64))?;
-        // No size of a model comes near these; products of larger ones would overflow.
-        let largest = match field {
-            "vocab_size" | "max_position_embeddings" => 1 << 28,
-            "num_hidden_layers" => 1 << 10,
-            _ => 1 << 18,
-        };
-        if !(0..=largest).contains(&value) {
-            return Err(self.error(field, "a count"));
-        }
-        Ok(value as usize)
-    }
-
-    /// An integer of at least one.
-    fn size(&self, field: &str, default: Option<usize>) -> Result<usize, WeightsError> {
-        match self.natural(field, default)? {
-            0 => Err(self.error(field, "at least 1")),
-            size => Ok(size),
-        }
-    }
-
-    fn boolean(&self, field: &str, default: bool) -> Result<bool, WeightsError> {
-        match self.get(field) {
-            Some(value) => value
-                .as_bool()
-                .ok_or_else(|| self.error(field, "true or false")),
-            None => Ok(default),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -471,6 +366,24 @@ mod tests {
         empty["image_grid_pinpoints"] = json!([]);
         let message = parse(empty).expect_err("no resolution");
         assert!(message.contains("image_grid_pinpoints"), "{message}");
+    }
+
+    #[test]
+    fn windowed_attention_is_used_within_one_window() {
+        let context = |config: Value| {
+            let config = parse(config).expect("a decoder");
+            config.text_config.max_position_embeddings
+        };
+        // Mistral-7B-v0.1 leaves its window of 4096 out or spells it; v0.2 has none.
+        let mistral = json!({"model_type": "mistral", "max_position_embeddings": 32768});
+        assert_eq!(context(mistral.clone()), 4096);
+        let mut endless = mistral;
+        endless["sliding_window"] = Value::Null;
+        assert_eq!(context(endless), 32768);
+        let mut qwen2 = json!({"model_type": "qwen2", "sliding_window": 8192});
+        assert_eq!(context(qwen2.clone()), 32768);
+        qwen2["use_sliding_window"] = json!(true);
+        assert_eq!(context(qwen2), 8192);
     }
 
     #[test]

@@ -15,12 +15,12 @@ pub(crate) fn text(model_type: &str) -> Option<Value> {
         "mistral" => json!({
             "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
             "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-            "rms_norm_eps": 1e-6, "max_position_embeddings": 131_072,
+            "rms_norm_eps": 1e-6, "max_position_embeddings": 131_072, "sliding_window": 4096,
         }),
         "qwen2" => json!({
             "vocab_size": 151_936, "hidden_size": 4096, "intermediate_size": 22016,
             "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
-            "rms_norm_eps": 1e-6, "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "sliding_window": 4096,
         }),
         _ => return None,
     };

@@ -17,6 +17,7 @@ mod open;
 mod original;
 mod replace;
 mod save;
+mod section;
 mod write;
 
 pub use checkpoint::{Checkpoint, TensorView};

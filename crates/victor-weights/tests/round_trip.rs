@@ -1,22 +1,45 @@
-//! What is written opens again, in every storage and both families of towers.
+//! What is written opens again: every storage, all families of towers, tiles, a decoder alone.
 
 use burn::prelude::*;
 use burn_flex::Flex;
 use serde_json::{Value, json};
 use std::path::Path;
-use victor_model::Vlm;
+use victor_model::{TileGrid, Vlm};
 use victor_weights::{LoadOptions, SaveOptions, Storage, load, parse_config, read_config, save};
 
 fn config(vision: Value) -> Value {
-    json!({
+    let siglip = vision["model_type"] == "siglip_vision_model";
+    let mut config = json!({
         "model_type": "llava", "image_token_index": 7, "vision_feature_layer": -2,
-        "text_config": {
-            "model_type": "qwen2", "hidden_size": 24, "intermediate_size": 32,
-            "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
-            "vocab_size": 40, "tie_word_embeddings": false,
-        },
+        "vision_feature_select_strategy": if siglip { "full" } else { "default" },
+        "text_config": decoder(),
         "vision_config": vision,
         "visual_token_reduction": {"type": "victor", "num_registers": 2, "drop_layer": 1},
+    });
+    config["text_config"]["tie_word_embeddings"] = json!(false);
+    config
+}
+
+fn next() -> Value {
+    let mut config = config(clip());
+    config["model_type"] = json!("llava_next");
+    config["image_grid_pinpoints"] = json!([[28, 28]]);
+    config
+}
+
+/// A decoder alone.
+fn decoder() -> Value {
+    json!({
+        "model_type": "qwen2", "hidden_size": 24, "intermediate_size": 32,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "vocab_size": 40,
+    })
+}
+
+fn siglip() -> Value {
+    json!({
+        "model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 24,
+        "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
     })
 }
 
@@ -34,28 +57,38 @@ fn dinov2() -> Value {
     })
 }
 
-/// Logits of a prompt with one picture: they hang on every tensor.
+/// Logits of a prompt with one picture, where the model takes one: they hang on every tensor.
 fn logits(model: &Vlm<Flex>) -> Vec<f32> {
     let device = Default::default();
-    let pixels = (0..3 * 28 * 28).map(|index| ((index * 37 % 101) as f32 - 50.0) / 40.0);
-    let pixels = TensorData::new(pixels.collect::<Vec<f32>>(), [1, 3, 28, 28]);
-    let visual = model.project(model.encode_images(Tensor::from_data(pixels, &device)));
-    let ids = vec![1, 7, 7, 7, 7, 3, 4];
+    let grid = TileGrid::whole(1, 1);
+    let visual = model.config().picture.as_ref().map(|picture| {
+        let views = match &picture.image_grid_pinpoints {
+            Some(_) => grid.views(),
+            None => 1,
+        };
+        let pixels = (0..views * 3 * 28 * 28).map(|index| (index * 37 % 101) as f32 / 40.0 - 1.25);
+        let pixels = TensorData::new(pixels.collect::<Vec<f32>>(), [views, 3, 28, 28]);
+        let features = model.encode_images(Tensor::from_data(pixels, &device));
+        model.visual_tokens(features, &[grid])
+    });
+    let tokens = visual.as_ref().map_or(0, |visual| visual.dims()[0]);
+    let mut ids = vec![1];
+    ids.extend(std::iter::repeat_n(7, tokens));
+    ids.extend([3, 4]);
     let sequence = victor_model::Sequence {
         ids,
-        image_spans: std::iter::once(1..5).collect(),
+        image_spans: visual.iter().map(|_| 1..1 + tokens).collect(),
     };
     let layout = model.layout(&[sequence]).expect("a layout");
-    let hidden = model.forward(&layout, model.embed(&layout, Some(visual)), None);
+    let hidden = model.forward(&layout, model.embed(&layout, visual), None);
     let logits = model.language_model.logits(hidden).into_data();
     logits.to_vec().expect("floats")
 }
 
-fn round_trip(vision: Value, storage: Storage, tolerance: f64) {
+fn round_trip(json: Value, storage: Storage, tolerance: f64) {
     let dir = tempfile::tempdir().expect("a folder");
     let (source, out) = (dir.path().join("source"), dir.path().join("out"));
     std::fs::create_dir(&source).expect("a folder");
-    let json = config(vision);
     std::fs::write(source.join("config.json"), json.to_string()).expect("written");
     let parsed = parse_config(&json, Path::new("config.json")).expect("a config");
     let device = Default::default();
@@ -86,16 +119,19 @@ fn round_trip(vision: Value, storage: Storage, tolerance: f64) {
 
 #[test]
 fn floats_come_back() {
-    round_trip(clip(), Storage::F32, 0.0);
-    round_trip(dinov2(), Storage::F32, 0.0);
-    round_trip(clip(), Storage::F16, 3e-3);
-    round_trip(dinov2(), Storage::F16, 3e-3);
+    round_trip(config(clip()), Storage::F32, 0.0);
+    round_trip(config(dinov2()), Storage::F32, 0.0);
+    round_trip(config(siglip()), Storage::F32, 0.0);
+    round_trip(next(), Storage::F32, 0.0);
+    round_trip(decoder(), Storage::F32, 0.0);
+    round_trip(config(clip()), Storage::F16, 3e-3);
+    round_trip(config(dinov2()), Storage::F16, 3e-3);
 }
 
 #[test]
 fn int8_rows_come_back_close() {
-    round_trip(clip(), Storage::Int8, 5e-2);
-    round_trip(dinov2(), Storage::Int8, 5e-2);
+    round_trip(config(clip()), Storage::Int8, 5e-2);
+    round_trip(config(dinov2()), Storage::Int8, 5e-2);
 }
 
 #[test]
