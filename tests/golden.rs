@@ -191,9 +191,11 @@ cases! {
     llava15_qwen2_tied = "llava15-qwen2-tied",
     llava15_two_images = "llava15-two-images",
     llava15_vicuna = "llava15-vicuna",
+    llava15_vicuna_original = "llava15-vicuna-original",
     victor_llama3_m1_k1 = "victor-llama3-m1-k1",
     victor_next_qwen2_m4_k3 = "victor-next-qwen2-m4-k3",
     victor_qwen2_nodrop = "victor-qwen2-nodrop",
     victor_two_images_m4_k2 = "victor-two-images-m4-k2",
     victor_vicuna_m4_k3 = "victor-vicuna-m4-k3",
+    victor_vicuna_original = "victor-vicuna-original",
 }

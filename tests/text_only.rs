@@ -7,7 +7,8 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::Path;
 use victor::{
-    Device, GenerateOptions, Info, Request, RgbImage, SaveOptions, Victor, VictorError, convert,
+    Device, GenerateOptions, Info, ModelRef, Request, RgbImage, SaveOptions, Victor, VictorError,
+    convert,
 };
 
 /// The decoder of a reference case as the Hub has decoders.
@@ -107,7 +108,14 @@ fn a_decoder_is_counted_and_written() {
     let counted: Vec<usize> = info.parts.iter().map(|part| part.parameters).collect();
     assert_eq!(counted, [0, 0, 0, info.parameters]);
 
-    convert(&folder, &out, &SaveOptions::default(), Device::Flex).expect("written");
+    convert(
+        &ModelRef::from(&folder),
+        &out,
+        &SaveOptions::default(),
+        None,
+        &|_, _| {},
+    )
+    .expect("written");
     let written = Victor::from_pretrained(&out, Device::Flex).expect("what was written");
     assert_eq!(Info::new(written.config()), info);
     assert_eq!(answer(&written, "Yes"), answer(&model, "Yes"));

@@ -4,7 +4,7 @@ use crate::args::ModelArgs;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
-use victor::{SaveOptions, Storage};
+use victor::{AddRegisters, RegisterInit, SaveOptions, Storage};
 
 /// Write a model of any layout that is read as a folder of safetensors
 #[derive(Args)]
@@ -20,6 +20,33 @@ pub(crate) struct ConvertArgs {
     /// The most mebibytes of a file; one file without it
     #[arg(long, value_name = "N")]
     max_shard_mib: Option<usize>,
+    /// Give it so many registers, in place of those it has; training teaches them
+    #[arg(long, value_name = "M", requires = "drop_layer")]
+    registers: Option<usize>,
+    /// Layer from which on visual tokens are absent
+    #[arg(long, value_name = "K", requires = "registers")]
+    drop_layer: Option<usize>,
+    /// What the registers hold before training
+    #[arg(long, value_enum, default_value_t = InitArg::Learned, requires = "registers")]
+    init: InitArg,
+    /// Seed of learned registers
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Pictures whose pooled visual tokens are the registers; with --init pooled
+    #[arg(long, value_name = "FILE", num_args = 1.., required_if_eq("init", "pooled"))]
+    pictures: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum InitArg {
+    /// Small random numbers
+    Learned,
+    /// The pooled visual tokens of --pictures, in the mean
+    Pooled,
+    /// Zeros
+    Zeros,
+    /// The embedding of the word "Image"
+    ImageToken,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -52,14 +79,40 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
         bar.set_position(done);
     };
     let model = args.model.model()?;
-    victor::convert(&model, &args.out, &options, &progress)?;
+    let registers = args.add_registers()?;
+    victor::convert(&model, &args.out, &options, registers.as_ref(), &progress)?;
     bar.finish_and_clear();
     eprintln!("wrote {}", args.out.display());
     Ok(())
 }
 
+impl ConvertArgs {
+    fn add_registers(&self) -> anyhow::Result<Option<AddRegisters>> {
+        let (Some(num_registers), Some(drop_layer)) = (self.registers, self.drop_layer) else {
+            return Ok(None);
+        };
+        let init = match self.init {
+            InitArg::Learned => RegisterInit::Learned { seed: self.seed },
+            InitArg::Zeros => RegisterInit::Zeros,
+            InitArg::ImageToken => RegisterInit::ImageToken,
+            InitArg::Pooled => {
+                let pictures = self.pictures.iter().map(|path| victor::decode_image(path));
+                RegisterInit::Pooled {
+                    pictures: pictures.collect::<Result<_, _>>()?,
+                }
+            }
+        };
+        Ok(Some(AddRegisters {
+            num_registers,
+            drop_layer,
+            init,
+        }))
+    }
+}
+
 fn bytes_bar() -> ProgressBar {
     let style = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-    let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style)
 }

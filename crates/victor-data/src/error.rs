@@ -28,6 +28,24 @@ pub enum DataError {
         #[source]
         source: io::Error,
     },
+    /// A file cannot be written.
+    #[error("{}: cannot be written", path.display())]
+    WriteFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A tokenizer cannot be written.
+    #[error("{}: the tokenizer cannot be written", path.display())]
+    SaveTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What the tokenizers crate said.
+        #[source]
+        source: tokenizers::Error,
+    },
     /// A file is not the JSON it should be.
     #[error("{}: not valid JSON; expected {expected}", path.display())]
     ParseJson {

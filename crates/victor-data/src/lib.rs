@@ -12,6 +12,7 @@ mod processor;
 mod processor_config;
 mod prompt;
 mod resize;
+mod save;
 mod template;
 mod template_functions;
 mod tiles;

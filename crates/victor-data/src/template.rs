@@ -22,6 +22,7 @@ const NAME: &str = "chat_template";
 pub struct ChatTemplate {
     environment: Environment<'static>,
     origin: String,
+    pub(crate) source: String,
     /// Whether the template loops over a turn's parts, or prints the turn as one string.
     reads_parts: bool,
     special_tokens: BTreeMap<String, String>,
@@ -185,6 +186,7 @@ impl ChatTemplate {
         let mut template = Self {
             environment,
             origin,
+            source: source.to_owned(),
             reads_parts: true,
             special_tokens,
         };

@@ -13,7 +13,7 @@ use crate::{DataError, DecodeStream};
 /// A checkpoint's tokenizer.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    pub(crate) inner: tokenizers::Tokenizer,
     bos: Option<String>,
     eos: Option<String>,
     /// Whether characters unknown to the vocabulary are spelled as tokens like `<0xE2>`.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The tensors of a checkpoint; nothing is read until it is asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Checkpoint {
     dir: PathBuf,
     files: Vec<MappedFile>,
@@ -21,7 +21,7 @@ pub struct Checkpoint {
     pub(crate) deltas: BTreeMap<String, Delta>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     file: usize,
     /// The name in the file.
@@ -157,7 +157,11 @@ impl Checkpoint {
                 .map(|value| f32::from(*value as i8) * scale)
                 .collect()
         };
-        Ok(bytes.chunks_exact(width).zip(scales).flat_map(row).collect())
+        Ok(bytes
+            .chunks_exact(width)
+            .zip(scales)
+            .flat_map(row)
+            .collect())
     }
 }
 

@@ -4,7 +4,7 @@ use crate::names::{hub, of_module_path};
 use crate::replace::Replacement;
 use crate::save::{copy_companions, stored_shape, tower_family, write_config};
 use crate::write::{Outgoing, write_tensors};
-use crate::{SaveOptions, Source, WeightsError};
+use crate::{Layout, SaveOptions, Source, WeightsError};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use std::path::Path;
@@ -23,8 +23,8 @@ pub struct NewRegisters {
 /// Writes `source` to `out` with the registers `config` calls for.
 ///
 /// `config` is the source's, or that with another reduction; `registers` replaces the checkpoint's.
-/// `companions` is told the folder before it is put in its place, to add what the source's own files
-/// do not hold in our form. `progress` is told of bytes written and bytes in all. `B` computes nothing.
+/// `companions` is told the folder before it is put in its place, to write the files about text and
+/// pictures, which are copied only from a source that has them in our form. `progress` is told of bytes written and bytes in all. `B` computes nothing.
 ///
 /// # Errors
 /// If a tensor is missing or has another shape, or a file cannot be read or written; then `out` is as
@@ -61,9 +61,12 @@ pub fn convert<B: VictorBackend, E: From<WeightsError>>(
     }
 
     let replacement = Replacement::of(out)?;
-    companions(replacement.path())?;
-    for folder in &source.companions {
-        copy_companions(folder, replacement.path())?;
+    if source.layout == Layout::Hub {
+        for folder in &source.companions {
+            copy_companions(folder, replacement.path())?;
+        }
+    } else {
+        companions(replacement.path())?;
     }
     write_config(config, replacement.path())?;
     let family = tower_family(config);

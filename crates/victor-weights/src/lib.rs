@@ -27,5 +27,5 @@ pub use error::WeightsError;
 pub use load::{LoadOptions, LoadReport, load, load_from};
 pub use open::{Layout, LocalOnly, Locate, Source, open};
 pub use save::{SaveOptions, save};
-pub use write::Storage;
 pub use victor_model::VlmConfig;
+pub use write::Storage;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const PREFIX: &str = "base_model.model.";
 
 /// The change of one matrix.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Delta {
     /// `[rank, in]`
     a: Vec<f32>,
@@ -64,7 +64,11 @@ pub(crate) fn read_adapter_config(dir: &Path) -> Result<Option<AdapterConfig>, W
         return Err(unread("r", "0".into(), "a rank of at least one"));
     }
     if config.use_dora {
-        return Err(unread("use_dora", "true".into(), "false: plain LoRA is read"));
+        return Err(unread(
+            "use_dora",
+            "true".into(),
+            "false: plain LoRA is read",
+        ));
     }
     if config.fan_in_fan_out {
         let expected = "false: weights are [out, in]";
@@ -84,7 +88,10 @@ pub(crate) fn apply(
     config: &AdapterConfig,
 ) -> Result<(), WeightsError> {
     let names = ["adapter_model.safetensors", "adapter_model.bin"];
-    let path = names.iter().map(|name| dir.join(name)).find(|path| path.is_file());
+    let path = names
+        .iter()
+        .map(|name| dir.join(name))
+        .find(|path| path.is_file());
     let path = path.ok_or_else(|| WeightsError::NoAdapter { path: dir.into() })?;
     let whole = dir.join("non_lora_trainables.bin");
     if whole.is_file() {
@@ -112,7 +119,9 @@ pub(crate) fn apply(
             return Err(missing(changed));
         }
         let pair = format!("{module}.lora_B.{rest}");
-        let rank = adapter.get(name).map_or(0, |a| a.shape.first().copied().unwrap_or(0));
+        let rank = adapter
+            .get(name)
+            .map_or(0, |a| a.shape.first().copied().unwrap_or(0));
         let delta = Delta {
             a: adapter.read_f32(name)?.unwrap_or_default(),
             b: adapter.read_f32(&pair)?.ok_or_else(|| missing(pair))?,
@@ -156,7 +165,9 @@ impl Delta {
             .for_each(|(row, b)| {
                 for (b, a) in b.iter().zip(self.a.chunks_exact(width)) {
                     let factor = self.scale * b;
-                    row.iter_mut().zip(a).for_each(|(value, a)| *value += factor * a);
+                    row.iter_mut()
+                        .zip(a)
+                        .for_each(|(value, a)| *value += factor * a);
                 }
             });
         Ok(())

@@ -5,7 +5,10 @@ use victor_model::VisionFamily;
 /// Whole-prefix renames of the original LLaVA, of two generations of Hub checkpoints and of decoders
 /// alone, first match first.
 const PREFIXES: [(&str, &str); 19] = [
-    ("model.vision_tower.vision_tower.vision_model.", "vision_tower."),
+    (
+        "model.vision_tower.vision_tower.vision_model.",
+        "vision_tower.",
+    ),
     ("model.vision_tower.vision_tower.", "vision_tower."),
     ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
     ("model.mm_projector.2.", "multi_modal_projector.linear_2."),

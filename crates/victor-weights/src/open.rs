@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use victor_model::VlmConfig;
 
 /// A model on disk: what it is and where its numbers lie.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     /// What it is made of.
     pub config: VlmConfig,
@@ -83,7 +83,10 @@ pub fn open(dir: &Path, others: &dyn Locate) -> Result<Source, WeightsError> {
     let named = adapter
         .as_ref()
         .and_then(|adapter| adapter.base_model_name_or_path.clone());
-    let own = config_path.is_file().then(|| read_json(&config_path)).transpose()?;
+    let own = config_path
+        .is_file()
+        .then(|| read_json(&config_path))
+        .transpose()?;
     let named = others.base().map(String::from).or(named).or_else(|| {
         let name = own.as_ref()?.get("_name_or_path")?.as_str()?;
         Some(name.into())
@@ -124,7 +127,9 @@ fn describe(
     }
     let mut companions = vec![dir.to_path_buf()];
     let name = original::tower_name(config, &path)?;
-    let inside = checkpoint.names().any(|name| name.starts_with("vision_tower."));
+    let inside = checkpoint
+        .names()
+        .any(|name| name.starts_with("vision_tower."));
     let tower_config = match original::known_tower(name) {
         Some(known) if inside => known,
         _ => {
@@ -159,12 +164,14 @@ fn locate(
     if beside.is_dir() {
         return Ok(beside);
     }
-    others.folder(name).map_err(|source| WeightsError::Elsewhere {
-        path: dir.into(),
-        what,
-        name: name.into(),
-        source,
-    })
+    others
+        .folder(name)
+        .map_err(|source| WeightsError::Elsewhere {
+            path: dir.into(),
+            what,
+            name: name.into(),
+            source,
+        })
 }
 
 fn read_json(path: &Path) -> Result<Value, WeightsError> {

@@ -190,9 +190,9 @@ impl View for Reported<'_> {
 
 fn split<'a, 'b>(tensors: &'b [Encoded<'a>], max_bytes: usize) -> Vec<Vec<&'b Encoded<'a>>> {
     let mut shards: Vec<Vec<&Encoded>> = Vec::new();
-    let mut size = usize::MAX;
+    let mut size = 0;
     for tensor in tensors {
-        if size.saturating_add(tensor.bytes()) > max_bytes {
+        if shards.is_empty() || size + tensor.bytes() > max_bytes {
             shards.push(Vec::new());
             size = 0;
         }

@@ -1,12 +1,13 @@
 //! Writes a model of any layout in ours.
 
-use crate::{ModelFiles, ModelRef, VictorError};
+use crate::{AddRegisters, ModelFiles, ModelRef, VictorError};
 use std::path::Path;
 use victor_backend::{Device, DeviceTask, VictorBackend};
 use victor_weights::SaveOptions;
 
 /// Reads a model of any layout and writes it to `out` in ours, as `options` say, with the tower cut to
-/// the layers that are used. `progress` is told of bytes written and bytes in all.
+/// the layers that are used, and with new registers if they are asked for. `progress` is told of bytes
+/// written and bytes in all.
 ///
 /// # Errors
 /// If the model is not usable or `out` cannot be written; then `out` is as it was.
@@ -14,6 +15,7 @@ pub fn convert(
     model: &ModelRef,
     out: &Path,
     options: &SaveOptions,
+    registers: Option<&AddRegisters>,
     progress: &dyn Fn(u64, u64),
 ) -> Result<(), VictorError> {
     let files = ModelFiles::open(model)?;
@@ -21,6 +23,7 @@ pub fn convert(
         files,
         out,
         options,
+        registers,
         progress,
     })?
 }
@@ -29,21 +32,29 @@ struct Convert<'a> {
     files: ModelFiles,
     out: &'a Path,
     options: &'a SaveOptions,
+    registers: Option<&'a AddRegisters>,
     progress: &'a dyn Fn(u64, u64),
 }
 
 impl DeviceTask for Convert<'_> {
     type Output = Result<(), VictorError>;
 
-    fn run<B: VictorBackend>(self, _device: B::Device) -> Self::Output {
+    fn run<B: VictorBackend>(self, device: B::Device) -> Self::Output {
         let files = &self.files;
+        let (config, registers) = match self.registers {
+            None => (files.config().clone(), None),
+            Some(registers) => (
+                registers.config(files)?,
+                Some(registers.values::<B>(files, &device)?),
+            ),
+        };
         victor_weights::convert::<B, VictorError>(
             &files.source,
-            files.config(),
-            None,
+            &config,
+            registers.as_ref(),
             self.out,
             self.options,
-            |_| Ok(()),
+            |folder| files.save_companions(folder),
             self.progress,
         )
     }

@@ -1,8 +1,8 @@
 //! A checkpoint on one backend: model, processor, tokenizer and template together.
 
-use crate::{ModelFiles, VictorError};
 use crate::pictures::Picture;
 use crate::request::{Prompt, Request};
+use crate::{ModelFiles, VictorError};
 use burn::prelude::*;
 use victor_backend::VictorBackend;
 use victor_data::{ChatTemplate, ExpandedPrompt, ImageProcessor, Tokenizer, expand_image_tokens};

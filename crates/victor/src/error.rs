@@ -75,6 +75,9 @@ pub enum VictorError {
         /// Pictures of the request.
         pictures: usize,
     },
+    /// Registers for a model that reads text only.
+    #[error("this model reads text only: registers summarise visual tokens, and it has none")]
+    NoPicturesToReduce,
     /// The prompt does not fit.
     #[error(
         "the prompt takes {rows} positions (pictures and registers included), the model has {context}: shorten the prompt or use fewer pictures"

@@ -12,7 +12,7 @@ use victor_weights::{Layout, Locate, Source};
 const IMAGE_TOKEN: &str = "<image>";
 
 /// A model on disk, ready to be loaded.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ModelFiles {
     /// What it is made of, and where its numbers lie.
     pub source: Source,
@@ -59,6 +59,22 @@ impl ModelFiles {
             tokenizer,
             processor,
         })
+    }
+
+    /// Writes what a folder in the Hub's layout holds and other layouts keep elsewhere.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub(crate) fn save_companions(&self, folder: &Path) -> Result<(), VictorError> {
+        self.tokenizer.save(folder)?;
+        self.template.save(folder)?;
+        if let Some(processor) = &self.processor {
+            processor.save(folder)?;
+        }
+        let path = folder.join("generation_config.json");
+        let json = serde_json::json!({ "eos_token_id": self.stop_ids });
+        std::fs::write(&path, format!("{json:#}\n"))
+            .map_err(|source| DataError::WriteFile { path, source }.into())
     }
 
     /// What the model is made of.

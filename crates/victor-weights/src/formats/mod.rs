@@ -42,7 +42,7 @@ pub enum Format {
 }
 
 /// A file of tensors, memory-mapped.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct MappedFile {
     pub(crate) path: PathBuf,
     pub(crate) map: Arc<Mmap>,

@@ -57,7 +57,9 @@ fn zipped(bytes: &[u8]) -> Result<Archive, PytorchError> {
                 storages.insert(key.into(), range);
             }
             None if file == "data.pkl" => program = Some(range),
-            None if bytes[range.clone()].starts_with(b"big") => return Err(PytorchError::BigEndian),
+            None if bytes[range.clone()].starts_with(b"big") => {
+                return Err(PytorchError::BigEndian);
+            }
             None => {}
         }
     }
@@ -95,7 +97,9 @@ fn stream(bytes: &[u8]) -> Result<Archive, PytorchError> {
     for key in list {
         let key = keys.name(*key);
         let key = key.ok_or(PytorchError::Value { at, expected })?;
-        let count = bytes.get(at..at + 8).and_then(|eight| eight.try_into().ok());
+        let count = bytes
+            .get(at..at + 8)
+            .and_then(|eight| eight.try_into().ok());
         let count = u64::from_le_bytes(count.ok_or(PytorchError::CutOff { at })?);
         let size = sizes.get(key).copied().unwrap_or(1) as u64;
         let range = count

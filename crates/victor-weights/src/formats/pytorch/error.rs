@@ -29,7 +29,9 @@ pub enum PytorchError {
         at: usize,
     },
     /// An instruction that no state dict needs.
-    #[error("instruction {code:#04x} at byte {at} of the pickle is not read: save a plain state dict")]
+    #[error(
+        "instruction {code:#04x} at byte {at} of the pickle is not read: save a plain state dict"
+    )]
     Instruction {
         /// The instruction.
         code: u8,

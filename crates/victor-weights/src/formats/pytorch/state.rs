@@ -46,10 +46,9 @@ fn span(archive: &Archive, name: &str, arguments: Id) -> Result<Span, PytorchErr
     let [storage, offset, shape, strides, ..] = *arguments else {
         return Err(malformed());
     };
-    let (Some(storage), Value::Whole(offset)) = (
-        archive.pickle.storage(storage),
-        archive.pickle.get(offset),
-    ) else {
+    let (Some(storage), Value::Whole(offset)) =
+        (archive.pickle.storage(storage), archive.pickle.get(offset))
+    else {
         return Err(malformed());
     };
     let shape = sizes(archive, shape).ok_or_else(malformed)?;

@@ -34,7 +34,10 @@ fn both_containers_hold_the_same() {
         assert_eq!(spans["half"].format, Format::F16);
         assert_eq!(bytes[spans["half"].bytes.clone()], [0x00, 0x38, 0x00, 0xbe]);
         assert_eq!(spans["brain"].format, Format::BF16);
-        assert_eq!(bytes[spans["brain"].bytes.clone()], [0x00, 0x40, 0x40, 0xc0]);
+        assert_eq!(
+            bytes[spans["brain"].bytes.clone()],
+            [0x00, 0x40, 0x40, 0xc0]
+        );
         assert_eq!(spans["empty"].shape, [0, 3]);
         assert_eq!(spans["count"].format, Format::Other("int64"));
     }
