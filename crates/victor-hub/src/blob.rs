@@ -48,7 +48,8 @@ impl Fetch<'_> {
         Ok(())
     }
 
-    /// Appends until the file has its size. Failures count only as long as no byte comes between.
+    /// Appends until the file has its size. Failures count as long as the file does not get longer than
+    /// it ever was.
     fn fill(
         &self,
         partial: &mut Partial<'_>,
@@ -57,13 +58,17 @@ impl Fetch<'_> {
         stop: &Stop,
     ) -> Result<(), HubError> {
         let mut failures = 0;
+        let mut longest = partial.length();
         while partial.length() < info.size {
-            let before = partial.length();
             let Err(error) = self.piece(partial, file, info, stop) else {
                 continue;
             };
-            if partial.length() > before {
+            if partial.length() > longest {
+                longest = partial.length();
                 failures = 0;
+            }
+            if stop.is_set() {
+                return Err(error);
             }
             failures += 1;
             let Some(wait) = self.patience.wait(failures, &error) else {
@@ -96,7 +101,8 @@ impl Fetch<'_> {
             return partial.restart();
         };
         match bytes.start {
-            0 => partial.restart()?,
+            0 if from > 0 => partial.restart()?,
+            0 => {}
             _ => partial.set_pieced(),
         }
         let mut buffer = vec![0; CHUNK];

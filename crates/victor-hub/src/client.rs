@@ -13,7 +13,7 @@ use url::Url;
 use crate::listing::Listing;
 use crate::response::{About, Answer, Range, unexpected};
 use crate::token::Token;
-use crate::{AnswerProblem, HubError, Revision};
+use crate::{AnswerProblem, HubError};
 
 /// A connection without a byte for so long is given up, and resumed where there is something to resume.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -229,7 +229,7 @@ pub(crate) fn shown(url: &Url) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::RepoId;
+    use crate::{RepoId, Revision};
 
     #[test]
     fn addresses_keep_their_parts_apart() {

@@ -213,7 +213,7 @@ pub enum HubError {
         revision: Revision,
         /// The cache.
         cache: PathBuf,
-        /// What is missing, at least.
+        /// What is missing, at least; `every file` if nothing is known of the revision.
         files: Vec<String>,
     },
     /// There is no room for a file.
@@ -263,7 +263,7 @@ impl HubError {
     /// Whether the same request may succeed a moment later.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::RateLimited { .. } => true,
+            Self::Unreachable { .. } | Self::Interrupted { .. } | Self::RateLimited { .. } => true,
             Self::Status { status, .. } => matches!(status, 408 | 500..=599),
             _ => false,
         }

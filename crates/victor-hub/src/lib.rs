@@ -51,6 +51,8 @@
 //! It goes to the endpoint's own scheme, host and port and nowhere else: downloads are redirected to
 //! other hosts, and redirects are followed by hand for that reason. It is never part of a message.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
 mod blob;
 mod cache;
 mod client;

@@ -17,6 +17,9 @@ use crate::wanted::{Wanted, Weights};
 use crate::workers::Stop;
 use crate::{HubError, RepoId, Revision};
 
+/// What is missing where nothing is known of a commit's files.
+const ALL: &str = "every file";
+
 /// `*.index.json` of a sharded checkpoint, as far as it is needed here.
 #[derive(Deserialize)]
 struct Index {
@@ -181,11 +184,12 @@ impl Cached {
         wanted: &Wanted,
     ) -> Result<Self, HubError> {
         let commit = cache.commit(revision);
-        let commit = commit.filter(|commit| cache.snapshot(commit).is_dir());
-        let Some(commit) = commit else {
+        let known =
+            |commit: &String| cache.snapshot(commit).is_dir() || cache.tree(commit).is_file();
+        let Some(commit) = commit.filter(known) else {
             let missing = match wanted {
                 Wanted::Files(files) => files.clone(),
-                Wanted::Model | Wanted::Configs => vec!["every file".to_owned()],
+                Wanted::Model | Wanted::Configs => vec![ALL.to_owned()],
             };
             return Ok(Self {
                 snapshot: None,
@@ -209,6 +213,9 @@ impl Cached {
         }
         if listed.is_none() {
             missing.extend(wanted.essential(&names));
+        }
+        if missing.is_empty() && !folder.is_dir() {
+            missing.push(ALL.to_owned());
         }
         Ok(Self {
             snapshot: Some(Snapshot {

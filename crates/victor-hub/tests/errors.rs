@@ -1,5 +1,7 @@
 //! What the Hub refuses, and how that is told.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod fake_hub;
 
 use std::net::TcpListener;

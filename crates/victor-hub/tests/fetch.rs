@@ -1,5 +1,7 @@
 //! Snapshots from a Hub that answers, sometimes badly.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod fake_hub;
 
 use std::fs;
@@ -188,6 +190,21 @@ fn servers_without_ranges_send_from_the_start() {
         hub.fault("GET /storage/", fault, 1);
         let snapshot = hub.open(cache.path()).unwrap();
         assert_eq!(weights_in(&snapshot.folder), bytes(3, WEIGHTS));
+    }
+}
+
+#[test]
+fn a_server_that_cuts_and_has_no_ranges_is_given_up() {
+    for refusal in [Fault::WholeFileCut(200_000), Fault::Status(416, "")] {
+        let hub = FakeHub::model(WEIGHTS);
+        let cache = tempfile::tempdir().unwrap();
+        for _ in 0..20 {
+            hub.fault("GET /storage/", Fault::Cut(200_000), 1);
+            hub.fault("GET /storage/", refusal.clone(), 1);
+        }
+        let error = hub.open(cache.path()).unwrap_err();
+        assert!(matches!(error, HubError::Interrupted { .. }), "{error:?}");
+        assert!(downloads(&hub.take_log()) <= 8);
     }
 }
 

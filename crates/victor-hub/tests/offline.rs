@@ -1,5 +1,7 @@
 //! The cache alone: by wish, and when the Hub does not answer.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod fake_hub;
 
 use std::fs;

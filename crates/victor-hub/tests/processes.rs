@@ -1,5 +1,7 @@
 //! Several at once, and one that is killed.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod fake_hub;
 
 use std::fs;

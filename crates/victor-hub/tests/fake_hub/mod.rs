@@ -13,30 +13,30 @@ use std::thread;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use victor_hub::{Event, Hub, HubBuilder, HubError, RepoId, Revision, Silent, Snapshot, Wanted};
+use victor_hub::{Hub, HubBuilder, HubError, RepoId, Revision, Silent, Snapshot, Wanted};
 
-pub const REPO: &str = "owner/llava";
-pub const TOKEN: &str = "hf_aVerySecretToken";
-pub const SIGNATURE: &str = "aSecretSignature";
+pub(crate) const REPO: &str = "owner/llava";
+pub(crate) const TOKEN: &str = "hf_aVerySecretToken";
+pub(crate) const SIGNATURE: &str = "aSecretSignature";
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
-pub struct Request {
-    pub at_storage: bool,
-    pub method: String,
-    pub path: String,
-    pub headers: BTreeMap<String, String>,
+pub(crate) struct Request {
+    pub(crate) at_storage: bool,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: BTreeMap<String, String>,
 }
 
 impl Request {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 }
 
 /// What goes wrong with one answer.
 #[derive(Debug, Clone)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// This status with these header lines.
     Status(u16, &'static str),
     /// The connection ends after so many bytes of the body.
@@ -45,6 +45,8 @@ pub enum Fault {
     Flip,
     /// The whole file comes although a part was asked for.
     WholeFile,
+    /// Both of these.
+    WholeFileCut(usize),
     /// A body that is no answer of a Hub.
     Html,
     /// The list of files has this one, too.
@@ -54,8 +56,16 @@ pub enum Fault {
 }
 
 #[derive(Debug, Default)]
-pub struct Commit {
-    files: BTreeMap<String, Vec<u8>>,
+struct Commit {
+    files: BTreeMap<String, File>,
+}
+
+/// A file and its hashes, which are taken once.
+#[derive(Debug)]
+struct File {
+    bytes: Vec<u8>,
+    sha256: String,
+    etag: String,
 }
 
 #[derive(Default)]
@@ -68,15 +78,15 @@ struct State {
     storage: String,
 }
 
-pub struct FakeHub {
+pub(crate) struct FakeHub {
     state: Arc<Mutex<State>>,
     busy: Arc<AtomicUsize>,
     most_busy: Arc<AtomicUsize>,
-    pub endpoint: String,
+    pub(crate) endpoint: String,
 }
 
 /// Bytes that no two offsets have alike.
-pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -87,7 +97,7 @@ pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .map(|b| format!("{b:02x}"))
@@ -100,19 +110,26 @@ fn is_large(name: &str) -> bool {
         .any(|end| name.ends_with(end))
 }
 
-/// Large files are named by their SHA-256, small ones by 40 other digits.
-fn etag(name: &str, bytes: &[u8]) -> String {
-    let hash = sha256(bytes);
-    if is_large(name) {
-        hash
-    } else {
-        hash[24..].to_owned()
+impl File {
+    /// Large files are named by their SHA-256, small ones by 40 other digits.
+    fn new(name: &str, bytes: &[u8]) -> Self {
+        let sha256 = sha256(bytes);
+        let etag = if is_large(name) {
+            &sha256[..]
+        } else {
+            &sha256[24..]
+        };
+        Self {
+            bytes: bytes.to_vec(),
+            etag: etag.to_owned(),
+            sha256,
+        }
     }
 }
 
 impl FakeHub {
     /// A repository with these files on `main`.
-    pub fn new(files: &[(&str, Vec<u8>)]) -> Self {
+    pub(crate) fn new(files: &[(&str, Vec<u8>)]) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let (busy, most_busy) = (Arc::default(), Arc::default());
         let serve = |at_storage: bool| {
@@ -150,7 +167,7 @@ impl FakeHub {
     }
 
     /// A small model: configuration, tokenizer, one file of weights, and what nobody wants.
-    pub fn model(weights: usize) -> Self {
+    pub(crate) fn model(weights: usize) -> Self {
         Self::new(&[
             ("config.json", b"{}".to_vec()),
             ("tokenizer.json", bytes(2, 3000)),
@@ -163,12 +180,12 @@ impl FakeHub {
     }
 
     /// Moves `main` to a new commit with these files; its hash.
-    pub fn push(&self, files: &[(&str, Vec<u8>)]) -> String {
+    pub(crate) fn push(&self, files: &[(&str, Vec<u8>)]) -> String {
         let mut state = self.state.lock().unwrap();
         let commit = sha256(format!("{}", state.commits.len()).as_bytes())[..40].to_owned();
         let files = files
             .iter()
-            .map(|(name, bytes)| ((*name).to_owned(), bytes.clone()));
+            .map(|(name, bytes)| ((*name).to_owned(), File::new(name, bytes)));
         let files = Commit {
             files: files.collect(),
         };
@@ -177,42 +194,42 @@ impl FakeHub {
         commit
     }
 
-    pub fn branch(&self, name: &str) {
+    pub(crate) fn branch(&self, name: &str) {
         let mut state = self.state.lock().unwrap();
         let commit = state.branches["main"].clone();
         state.branches.insert(name.to_owned(), commit);
     }
 
-    pub fn commit(&self) -> String {
+    pub(crate) fn commit(&self) -> String {
         self.state.lock().unwrap().branches["main"].clone()
     }
 
     /// Orders a fault for the next `times` requests whose `METHOD path` contains `part`.
-    pub fn fault(&self, part: &str, fault: Fault, times: usize) {
+    pub(crate) fn fault(&self, part: &str, fault: Fault, times: usize) {
         let mut state = self.state.lock().unwrap();
         state.faults.push((part.to_owned(), fault, times));
     }
 
-    pub fn clear_faults(&self) {
+    pub(crate) fn clear_faults(&self) {
         self.state.lock().unwrap().faults.clear();
     }
 
     /// The requests since the last call.
-    pub fn take_log(&self) -> Vec<Request> {
+    pub(crate) fn take_log(&self) -> Vec<Request> {
         std::mem::take(&mut self.state.lock().unwrap().log)
     }
 
-    pub fn log(&self) -> Vec<Request> {
+    pub(crate) fn log(&self) -> Vec<Request> {
         self.state.lock().unwrap().log.clone()
     }
 
     /// How many files were sent at once, at most.
-    pub fn most_at_once(&self) -> usize {
+    pub(crate) fn most_at_once(&self) -> usize {
         self.most_busy.load(Ordering::SeqCst)
     }
 
     /// A client of this Hub that does not wait long.
-    pub fn client(&self, cache: &Path) -> HubBuilder {
+    pub(crate) fn client(&self, cache: &Path) -> HubBuilder {
         let builder = Hub::builder()
             .unwrap()
             .endpoint(&self.endpoint)
@@ -222,12 +239,12 @@ impl FakeHub {
     }
 
     /// The model on `main`.
-    pub fn open(&self, cache: &Path) -> Result<Snapshot, HubError> {
+    pub(crate) fn open(&self, cache: &Path) -> Result<Snapshot, HubError> {
         open(&self.client(cache).build().unwrap(), "main", &Wanted::Model)
     }
 }
 
-pub fn open(hub: &Hub, revision: &str, wanted: &Wanted) -> Result<Snapshot, HubError> {
+pub(crate) fn open(hub: &Hub, revision: &str, wanted: &Wanted) -> Result<Snapshot, HubError> {
     hub.snapshot(
         &repo(),
         &Revision::parse(revision).unwrap(),
@@ -236,27 +253,22 @@ pub fn open(hub: &Hub, revision: &str, wanted: &Wanted) -> Result<Snapshot, HubE
     )
 }
 
-pub fn repo() -> RepoId {
+pub(crate) fn repo() -> RepoId {
     RepoId::parse(REPO).unwrap()
 }
 
 /// The contents of the `Range` headers of these requests.
-pub fn ranges(log: &[Request]) -> Vec<&str> {
+pub(crate) fn ranges(log: &[Request]) -> Vec<&str> {
     log.iter()
         .filter_map(|request| request.header("range"))
         .collect()
 }
 
 /// Requests for bytes at the storage.
-pub fn downloads(log: &[Request]) -> usize {
+pub(crate) fn downloads(log: &[Request]) -> usize {
     log.iter()
         .filter(|request| request.at_storage && request.method == "GET")
         .count()
-}
-
-/// A listener that keeps a line for each event.
-pub fn record(lines: &Mutex<Vec<String>>) -> impl Fn(Event<'_>) + Sync + '_ {
-    |event| lines.lock().unwrap().push(format!("{event:?}"))
 }
 
 fn answer(state: &Mutex<State>, at_storage: bool, mut stream: TcpStream) -> std::io::Result<()> {
@@ -321,9 +333,9 @@ impl State {
         let path = request.path.split('?').next().unwrap_or_default();
         if let Some(hash) = path.strip_prefix("/storage/") {
             let mut files = self.commits.values().flat_map(|commit| &commit.files);
-            let found = files.find(|(name, bytes)| etag(name, bytes) == hash);
+            let found = files.find(|(_, file)| file.etag == hash);
             return match found {
-                Some((_, bytes)) => file(request, bytes, "", fault),
+                Some((_, stored)) => file(request, &stored.bytes, "", fault),
                 None => reply(404, "", ""),
             };
         }
@@ -336,12 +348,9 @@ impl State {
             let Some((commit, name)) = rest.split_once('/') else {
                 return reply(404, "", "");
             };
-            let bytes = &self.commits[commit].files[name];
-            let headers = format!(
-                "X-Repo-Commit: {commit}\r\nETag: W/\"{}\"\r\n",
-                etag(name, bytes)
-            );
-            return file(request, bytes, &headers, fault);
+            let stored = &self.commits[commit].files[name];
+            let headers = format!("X-Repo-Commit: {commit}\r\nETag: W/\"{}\"\r\n", stored.etag);
+            return file(request, &stored.bytes, &headers, fault);
         }
         match path
             .strip_prefix(&format!("/{REPO}/resolve/"))
@@ -372,13 +381,13 @@ impl State {
                 "",
             );
         };
-        let sibling = |(name, bytes): (&String, &Vec<u8>)| {
+        let sibling = |(name, file): (&String, &File)| {
             let mut sibling = serde_json::json!({
-                "rfilename": name, "size": bytes.len(), "blobId": &sha256(bytes)[..40],
+                "rfilename": name, "size": file.bytes.len(), "blobId": &file.sha256[..40],
             });
             if is_large(name) {
                 sibling["lfs"] = serde_json::json!({
-                    "sha256": sha256(bytes), "size": bytes.len(), "pointerSize": 130,
+                    "sha256": file.sha256, "size": file.bytes.len(), "pointerSize": 130,
                 });
             }
             sibling
@@ -394,11 +403,11 @@ impl State {
     /// Large files are redirected to the storage, small ones to another address of the Hub.
     fn resolve(&self, revision: &str, name: &str) -> Reply {
         let found = self.commit_of(revision);
-        let Some((commit, bytes)) = found.and_then(|(sha, c)| Some((sha, c.files.get(name)?)))
+        let Some((commit, file)) = found.and_then(|(sha, c)| Some((sha, c.files.get(name)?)))
         else {
             return reply(404, "X-Error-Code: EntryNotFound\r\n", "");
         };
-        let hash = etag(name, bytes);
+        let hash = &file.etag;
         if !is_large(name) {
             let to = format!("/api/resolve-cache/models/{REPO}/{commit}/{name}?etag={hash}");
             return reply(
@@ -411,7 +420,7 @@ impl State {
         let headers = format!(
             "X-Repo-Commit: {commit}\r\nX-Linked-Etag: \"{hash}\"\r\nX-Linked-Size: {}\r\n\
              Location: {storage}/storage/{hash}?X-Signature={SIGNATURE}\r\n",
-            bytes.len()
+            file.bytes.len()
         );
         reply(302, headers, "Found. Redirecting")
     }
@@ -423,7 +432,7 @@ fn file(request: &Request, bytes: &[u8], headers: &str, fault: Option<&Fault>) -
         let from = range.strip_prefix("bytes=")?.strip_suffix('-')?;
         from.parse::<usize>().ok()
     });
-    match from.filter(|_| !matches!(fault, Some(Fault::WholeFile))) {
+    match from.filter(|_| !matches!(fault, Some(Fault::WholeFile | Fault::WholeFileCut(_)))) {
         None => reply(200, headers, bytes),
         Some(from) if from >= bytes.len() => reply(416, headers, ""),
         Some(from) => {
@@ -456,7 +465,9 @@ fn send(
         return Ok(());
     }
     match fault {
-        Some(Fault::Cut(after)) => stream.write_all(&reply.body[..length.min(*after)]),
+        Some(Fault::Cut(after) | Fault::WholeFileCut(after)) => {
+            stream.write_all(&reply.body[..length.min(*after)])
+        }
         Some(Fault::Slow(wait)) => reply.body.chunks(1 << 16).try_for_each(|chunk| {
             thread::sleep(*wait);
             stream.write_all(chunk)
