@@ -4,14 +4,17 @@
 //! token goes to the endpoint only, and a file's hash stands in the redirect to its storage.
 
 use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
 use ureq::http::StatusCode;
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, BodyReader};
 use url::Url;
 
 use crate::listing::Listing;
 use crate::response::{About, Answer, Range, unexpected};
+use crate::roots;
 use crate::token::Token;
 use crate::{AnswerProblem, HubError};
 
@@ -49,7 +52,12 @@ pub(crate) struct Bytes {
 }
 
 impl Client {
-    pub(crate) fn new(endpoint: &str, token: Option<Token>) -> Result<Self, HubError> {
+    pub(crate) fn new(
+        endpoint: &str,
+        token: Option<Token>,
+        authorities: Option<&Path>,
+    ) -> Result<Self, HubError> {
+        let roots = authorities.map_or(Ok(RootCerts::WebPki), roots::read)?;
         let valid = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
         let parsed = Url::parse(endpoint).ok().filter(valid);
         let endpoint = parsed.ok_or_else(|| HubError::InvalidEndpoint {
@@ -58,6 +66,7 @@ impl Client {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .user_agent(concat!("victor/", env!("CARGO_PKG_VERSION")))
             // Compressed answers would hide sizes, and ranges would mean something else.
             .accept_encoding("identity")
@@ -241,17 +250,17 @@ mod tests {
             file: None,
         };
         for endpoint in ["https://hub.example", "https://hub.example/"] {
-            let client = Client::new(endpoint, None).unwrap();
+            let client = Client::new(endpoint, None, None).unwrap();
             let address = client.file_address(&about, "x y/ä?.json");
             let expected = "https://hub.example/a/b/resolve/refs%2Fpr%2F1/x%20y/%C3%A4%3F.json";
             assert_eq!(address.as_str(), expected);
         }
-        let behind = Client::new("https://u:p@proxy.example/hub/", None).unwrap();
+        let behind = Client::new("https://u:p@proxy.example/hub/", None, None).unwrap();
         assert_eq!(behind.endpoint(), "https://proxy.example/hub");
         let address = behind.file_address(&about, "x");
         assert!(address.path().starts_with("/hub/a/b/resolve/"));
         for bad in ["", "hub.example", "ftp://x", "file:///x", "http://"] {
-            assert!(Client::new(bad, None).is_err(), "{bad}");
+            assert!(Client::new(bad, None, None).is_err(), "{bad}");
         }
     }
 

@@ -44,6 +44,13 @@ pub enum HubError {
         from: String,
     },
 
+    /// The file of certificate authorities names none.
+    #[error("{}: no certificate in it; correct or unset SSL_CERT_FILE", path.display())]
+    NoCertificates {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// The repository exists and its owner asks for consent first.
     #[error(
         "{repo} is gated: accept its conditions on {page}{}",

@@ -35,10 +35,12 @@ pub struct Snapshot {
 impl Hub {
     /// The Hub the environment names: `HF_ENDPOINT`; `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`;
     /// `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN`, `HF_TOKEN_PATH` or the file `token` in `HF_HOME`;
-    /// `HF_HUB_OFFLINE`. Proxies are those of `HTTPS_PROXY` and its kin.
+    /// `HF_HUB_OFFLINE`. Proxies are those of `HTTPS_PROXY` and its kin; `SSL_CERT_FILE` replaces the
+    /// certificate authorities that come with the program.
     ///
     /// # Errors
-    /// [`HubError::InvalidEndpoint`], [`HubError::MalformedToken`], or a token file that cannot be read.
+    /// [`HubError::InvalidEndpoint`], [`HubError::MalformedToken`], [`HubError::NoCertificates`], or a
+    /// file of these that cannot be read.
     pub fn from_env() -> Result<Self, HubError> {
         Self::builder()?.build()
     }
@@ -46,7 +48,7 @@ impl Hub {
     /// The same, to be changed before use.
     ///
     /// # Errors
-    /// As [`Hub::from_env`], except for the endpoint.
+    /// [`HubError::MalformedToken`], or a token's file that cannot be read.
     pub fn builder() -> Result<HubBuilder, HubError> {
         Ok(HubBuilder {
             settings: Settings::read(|name| std::env::var_os(name))?,
@@ -124,10 +126,14 @@ impl HubBuilder {
     /// The Hub.
     ///
     /// # Errors
-    /// [`HubError::InvalidEndpoint`].
+    /// [`HubError::InvalidEndpoint`] and [`HubError::NoCertificates`].
     pub fn build(self) -> Result<Hub, HubError> {
         Ok(Hub {
-            client: Client::new(&self.settings.endpoint, self.settings.token)?,
+            client: Client::new(
+                &self.settings.endpoint,
+                self.settings.token,
+                self.settings.authorities.as_deref(),
+            )?,
             cache: self.settings.cache,
             offline: self.settings.offline,
             connections: self.connections,

@@ -69,6 +69,7 @@ mod problem;
 mod progress;
 mod response;
 mod retry;
+mod roots;
 mod settings;
 mod snapshot;
 mod token;

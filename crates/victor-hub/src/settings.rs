@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) cache: PathBuf,
     pub(crate) token: Option<Token>,
     pub(crate) offline: bool,
+    /// A file of certificate authorities, instead of those that come with the program.
+    pub(crate) authorities: Option<PathBuf>,
 }
 
 impl Settings {
@@ -42,7 +44,13 @@ impl Settings {
             let file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
             find_token(&text, &file)?
         };
+        let authorities = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
         Ok(Self {
+            // The second may also be a folder.
+            authorities: authorities
+                .into_iter()
+                .filter_map(path)
+                .find(|file| !file.is_dir()),
             endpoint: text("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned()),
             cache,
             token,
@@ -165,5 +173,9 @@ mod tests {
         let set = read(&[("HF_ENDPOINT", "https://m"), ("HF_HUB_OFFLINE", "True")]).unwrap();
         assert_eq!((set.endpoint.as_str(), set.offline), ("https://m", true));
         assert!(!read(&[("HF_HUB_OFFLINE", "0")]).unwrap().offline);
+        assert_eq!(plain.authorities, None);
+        let bundles = [("REQUESTS_CA_BUNDLE", "/"), ("CURL_CA_BUNDLE", "/c.pem")];
+        let authorities = read(&bundles).unwrap().authorities;
+        assert_eq!(authorities.as_deref(), Some(Path::new("/c.pem")));
     }
 }
