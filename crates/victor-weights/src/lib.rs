@@ -6,6 +6,7 @@
 mod checkpoint;
 mod config;
 mod error;
+pub mod gguf;
 mod hf_defaults;
 mod load;
 mod names;
