@@ -169,9 +169,16 @@ impl<'a> Keys<'a> {
                 expected,
             });
         }
+        let metadata = file.metadata();
+        if metadata.natural("split.count")?.unwrap_or(1) > 1 {
+            return Err(metadata.wrong(
+                "split.count",
+                "1: join the parts with `llama-gguf-split --merge FIRST OUT`",
+            ));
+        }
         Ok(Self {
             architecture,
-            metadata: file.metadata(),
+            metadata,
         })
     }
 
@@ -334,6 +341,7 @@ mod tests {
                 llama().u32("llama.expert_count", 8),
                 "`llama.expert_count` is `8`",
             ),
+            (llama().u32("split.count", 2), "llama-gguf-split --merge"),
             (
                 llama().u32("llama.attention.sliding_window", 32),
                 "attention in windows",

@@ -222,7 +222,7 @@ mod tests {
         };
         for key in file.metadata().keys() {
             let value = file.metadata().get(key).map(|value| value.to_string());
-            assert!(value.is_some_and(|value| value.len() < 200));
+            assert!(value.is_some_and(|value| value.len() < 1000));
         }
         let _ = (
             text_config(&file),

@@ -199,6 +199,7 @@ fn colours(
     valid: impl Fn(f64) -> bool,
 ) -> Result<[f64; 3], GgufError> {
     let found = keys.metadata.numbers(&keys.key(name))?.unwrap_or_default();
+    let found: Vec<f64> = found.into_iter().map(as_published).collect();
     match <[f64; 3]>::try_from(found) {
         Ok(colours)
             if colours
@@ -209,6 +210,20 @@ fn colours(
         }
         _ => Err(keys.wrong(name, expected)),
     }
+}
+
+/// CLIP's means and deviations have more digits than the file's 32-bit floats keep.
+fn as_published(value: f64) -> f64 {
+    const CLIP: [f64; 6] = [
+        0.481_454_66,
+        0.457_827_5,
+        0.408_210_73,
+        0.268_629_54,
+        0.261_302_58,
+        0.275_777_11,
+    ];
+    let published = CLIP.iter().find(|known| **known as f32 == value as f32);
+    published.copied().unwrap_or(value)
 }
 
 fn pinpoints(keys: &Keys) -> Result<Vec<[u32; 2]>, GgufError> {
@@ -243,6 +258,7 @@ mod tests {
         );
         assert_eq!(found.select, VisionSelect::Default);
         assert_eq!(found.image_mean, [0.48145466, 0.4578275, 0.40821073]);
+        assert_eq!(found.image_std, [0.26862954, 0.26130258, 0.27577711]);
         assert_eq!(found.config.layer_norm_eps, 1e-5);
         let mlp = ProjectorConfig::Mlp {
             activation: Activation::Gelu,

@@ -2,7 +2,7 @@
 //!
 //! [`GgufFile`] maps a file and checks its head; [`text_config`] and [`vision`] say which model it is,
 //! [`tensors`] gives its tensors by our names, and [`Vocabulary`] the tokenizer's tables.
-//! Versions 2 and 3, little-endian. Split files (`-00001-of-00002`) are opened one by one.
+//! Versions 2 and 3, little-endian, in one part.
 
 mod blocks;
 mod cursor;

@@ -209,7 +209,10 @@ pub(crate) fn tiny_mmproj() -> Writer {
             "clip.vision.image_mean",
             &[0.48145466, 0.4578275, 0.40821073],
         )
-        .f32s("clip.vision.image_std", &[0.26862954, 0.2613026, 0.2757771])
+        .f32s(
+            "clip.vision.image_std",
+            &[0.26862954, 0.26130258, 0.27577711],
+        )
         .tensor("v.class_embd", &[8], 0.0)
         .tensor("v.patch_embd.weight", &[8, 3, 2, 2], 0.0)
         .tensor("v.position_embd.weight", &[5, 8], 0.0)
