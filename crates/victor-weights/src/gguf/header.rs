@@ -337,15 +337,15 @@ mod tests {
 
     #[test]
     fn arrays_nest_but_not_for_ever() {
+        let array = |element: u32| {
+            let count = 1_u64.to_le_bytes();
+            [&element.to_le_bytes()[..], &count].concat()
+        };
         let nested = |depth: usize| {
-            let mut value = [4_u32.to_le_bytes().to_vec(), 1_u64.to_le_bytes().into()].concat();
-            value.extend(7_u32.to_le_bytes());
-            for _ in 1..depth {
-                let outer = [9_u32.to_le_bytes().to_vec(), 1_u64.to_le_bytes().into()];
-                value = [outer.concat(), value].concat();
-            }
-            let value = [9_u32.to_le_bytes().to_vec(), value].concat();
-            Writer::new("llama").entry("x", value)
+            let outer = array(9).repeat(depth - 1);
+            let value = [9_u32.to_le_bytes().to_vec(), outer, array(4)].concat();
+            let seven = 7_u32.to_le_bytes().to_vec();
+            Writer::new("llama").entry("x", [value, seven].concat())
         };
         let file = nested(3).file();
         let mut value = file.metadata().get("x").expect("the array");
