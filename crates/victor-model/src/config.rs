@@ -285,4 +285,9 @@ pub enum RopeScaling {
         /// Context length before stretching.
         original_max_position_embeddings: f64,
     },
+    /// Each frequency divided by its own factor, as GGUF files give them.
+    Factors {
+        /// The divisors, one for each pair of a head's elements.
+        factors: Vec<f64>,
+    },
 }

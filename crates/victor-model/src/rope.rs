@@ -25,14 +25,21 @@ pub struct Rotary<B: Backend> {
 impl RotaryTable {
     /// The frequencies `theta^(-2i / head_dim)`, stretched as the config says.
     pub fn new(config: &RopeConfig, head_dim: usize) -> Self {
-        let plain = (0..head_dim / 2).map(|i| config.theta.powf(-2.0 * i as f64 / head_dim as f64));
-        let stretch = |frequency| match &config.scaling {
-            Some(scaling) => stretched(frequency, scaling),
-            None => frequency,
+        let frequency = |i| {
+            let plain = config.theta.powf(-2.0 * i as f64 / head_dim as f64);
+            match &config.scaling {
+                Some(scaling) => stretched(i, plain, scaling),
+                None => plain,
+            }
         };
         Self {
-            inverse_frequencies: plain.map(stretch).collect(),
+            inverse_frequencies: (0..head_dim / 2).map(frequency).collect(),
         }
+    }
+
+    /// The frequencies, radians a position, one for each pair of a head's elements.
+    pub fn inverse_frequencies(&self) -> &[f64] {
+        &self.inverse_frequencies
     }
 
     /// Cosines and sines for `positions`, `[batch][seq]`, all of one length.
@@ -60,8 +67,11 @@ impl RotaryTable {
     }
 }
 
-fn stretched(frequency: f64, scaling: &RopeScaling) -> f64 {
+fn stretched(index: usize, frequency: f64, scaling: &RopeScaling) -> f64 {
     match *scaling {
+        RopeScaling::Factors { ref factors } => {
+            frequency / factors.get(index).copied().unwrap_or(1.0)
+        }
         RopeScaling::Linear { factor } => frequency / factor,
         RopeScaling::Llama3 {
             factor,

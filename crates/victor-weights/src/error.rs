@@ -1,6 +1,7 @@
 //! What can go wrong between files and tensors.
 
 use crate::formats::pytorch::PytorchError;
+use crate::gguf::GgufError;
 use std::path::PathBuf;
 
 /// Why a checkpoint cannot be read or written.
@@ -100,6 +101,15 @@ pub enum WeightsError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A GGUF file is damaged, or holds a model this engine does not build.
+    #[error("{path}: {source}", path = path.display())]
+    Gguf {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: GgufError,
+    },
     /// A shard named by the index is not there.
     #[error("{index} names the shard {shard}, which is not in the folder: fetch it", index = index.display())]
     MissingShard {
@@ -150,6 +160,11 @@ impl WeightsError {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn gguf(path: impl Into<PathBuf>) -> impl FnOnce(GgufError) -> Self {
+        let path = path.into();
+        move |source| Self::Gguf { path, source }
     }
 }
 

@@ -9,6 +9,7 @@ mod config_json;
 mod convert;
 mod error;
 pub mod formats;
+pub mod gguf;
 mod hf_defaults;
 mod load;
 mod lora;
