@@ -49,7 +49,7 @@ impl<B: VictorBackend> Engine<B> {
         let tokenizer = Tokenizer::from_dir(dir)?;
         let processor = ImageProcessor::from_dir(dir)?;
         let template = ChatTemplate::from_dir(dir)?;
-        check_parts(dir, &config, &tokenizer, &processor)?;
+        check_parts(&config, &tokenizer, &processor)?;
         let stop_ids = stop_ids(dir, &tokenizer);
         let options = LoadOptions::default();
         let (model, report) = victor_weights::load(dir, &config, device, &options)?;
@@ -74,18 +74,23 @@ impl<B: VictorBackend> Engine<B> {
 
     fn prepare_one(&self, request: &Request) -> Result<Prepared, VictorError> {
         let config = self.model.config();
+        let marker = config.image_token_index;
         let ids = match &request.prompt {
-            Prompt::Raw(text) => self.tokenizer.encode(text, true)?,
+            Prompt::Raw(text) => self.tokenizer.encode_with_images(text, true, marker)?,
             Prompt::Chat(messages) => {
                 let text = self.template.render(messages, true)?;
-                self.tokenizer.encode_prompt(&text)?
+                let special = self.tokenizer.wants_special_tokens(&text);
+                self.tokenizer.encode_with_images(&text, special, marker)?
             }
         };
         let (height, width) = self.processor.output_size();
         let counts = vec![config.visual_tokens_of(height, width); request.images.len()];
-        let expanded = expand_image_tokens(&ids, config.image_token_index, &counts)?;
+        let expanded = expand_image_tokens(&ids, marker, &counts)?;
         let rows = config.text_config.vocab_size;
-        if let Some(&id) = expanded.ids.iter().find(|id| **id as usize >= rows) {
+        // A picture's id only holds a place: nothing embeds it.
+        let embedded = |id: &&u32| **id != marker;
+        let mut embedded = expanded.ids.iter().filter(embedded);
+        if let Some(&id) = embedded.find(|id| **id as usize >= rows) {
             return Err(VictorError::TokenBeyondVocabulary { id, rows });
         }
         if expanded.ids.is_empty() {
@@ -169,18 +174,11 @@ pub fn read_config(dir: &Path) -> Result<VlmConfig, VictorError> {
 
 /// Files of one folder may come from several models: better said before the weights are read.
 fn check_parts(
-    dir: &Path,
     config: &VlmConfig,
     tokenizer: &Tokenizer,
     processor: &ImageProcessor,
 ) -> Result<(), VictorError> {
-    let id = config.image_token_index;
-    if tokenizer.id_to_token(id).is_none() {
-        return Err(VictorError::NoImageToken {
-            path: dir.into(),
-            id,
-        });
-    }
+    tokenizer.image_marking(config.image_token_index)?;
     let expected = config.vision_config.image_size;
     let found = processor.output_size();
     let fits = match config.vision_config.family {

@@ -29,14 +29,6 @@ pub enum VictorError {
         /// Where they were looked for.
         places: String,
     },
-    /// The tokenizer does not know the token that marks a picture.
-    #[error("{path}: the tokenizer has no token with the id {id}, which config.json says marks a picture", path = path.display())]
-    NoImageToken {
-        /// The checkpoint.
-        path: PathBuf,
-        /// The id of the config.
-        id: u32,
-    },
     /// A token id is beyond the rows of the embedding.
     #[error(
         "the tokenizer gave the id {id}, but the model embeds only {rows} tokens: the tokenizer belongs to another model"
