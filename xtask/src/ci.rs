@@ -27,13 +27,14 @@ const fn step(name: &'static str, command: &'static str) -> Step {
 }
 
 /// The GPU backends' cases need every shader compiled anew, so they are a few tests and not all.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     step("format", "cargo fmt --all --check"),
     step("tidy", "cargo xtask tidy"),
     step(
         "test",
         "cargo test --release --workspace --features ndarray",
     ),
+    step("tokenizers", "cargo xtask tokenizers"),
     Step {
         name: "caption",
         environment: &[],

@@ -6,6 +6,7 @@ mod golden;
 mod gpu;
 mod packages;
 mod tidy;
+mod tokenizers;
 mod weights;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +31,8 @@ enum Command {
     Gpu(gpu::Args),
     /// Check what no lint looks at: file sizes and openings.
     Tidy,
+    /// Fetch real vocabularies and compare texts' ids with llama.cpp's.
+    Tokenizers(tokenizers::Args),
     /// Convert published weights into the checkpoints that training starts from.
     Weights(weights::Args),
 }
@@ -41,6 +44,7 @@ fn main() -> anyhow::Result<()> {
         Command::Golden(args) => args.run(),
         Command::Gpu(args) => args.run(),
         Command::Tidy => tidy::run(),
+        Command::Tokenizers(args) => args.run(),
         Command::Weights(args) => args.run(),
     }
 }

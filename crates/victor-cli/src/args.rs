@@ -9,9 +9,12 @@ use victor::{Device, GenerateOptions, ModelRef, SamplingOptions, Victor};
 /// Which checkpoint.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// Folder of a checkpoint of any layout that is read [default: the weights that come with Victor]
+    /// Folder of a checkpoint, or GGUF file [default: the weights that come with Victor]
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
+    /// GGUF file of the tower and projector beside a decoder's GGUF file
+    #[arg(long, value_name = "FILE", requires = "model")]
+    mmproj: Option<String>,
     /// What an adapter or a projector stands on, in place of what it names itself
     #[arg(long, value_name = "MODEL", requires = "model")]
     base: Option<String>,
@@ -68,6 +71,7 @@ impl ModelArgs {
             None => victor::default_weights()?.into(),
         };
         Ok(ModelRef {
+            mmproj: self.mmproj.clone(),
             base: self.base.clone(),
             chat_template: self.chat_template.clone(),
             ..model

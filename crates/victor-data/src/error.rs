@@ -5,7 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::RecordProblem;
+use crate::{RecordProblem, VocabularyProblem};
 
 /// Why pixels, text or records could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +152,34 @@ pub enum DataError {
         /// What the tokenizers library said.
         #[source]
         source: tokenizers::Error,
+    },
+    /// A `tokenizer.model`, or the vocabulary of a GGUF file, gives no tokenizer.
+    #[error("{origin}: {reason}")]
+    BadVocabulary {
+        /// The file.
+        origin: String,
+        /// What is wrong.
+        reason: VocabularyProblem,
+    },
+    /// The tokenizer and the model mean different tokens by a picture.
+    #[error(
+        "the tokenizer's `<image>` has the id {found}, the model's config says {expected}; the tokenizer belongs to another model"
+    )]
+    ImageTokenId {
+        /// The id in the model's config.
+        expected: u32,
+        /// The tokenizer's.
+        found: u32,
+    },
+    /// The id that should mark pictures is a word's.
+    #[error(
+        "the model's config marks pictures by the id {id}, which the tokenizer gives to the text {token:?}; the tokenizer belongs to another model"
+    )]
+    ImageTokenIsText {
+        /// The id in the model's config.
+        id: u32,
+        /// The tokenizer's token of that id.
+        token: String,
     },
     /// An added token cannot have the id its file gives it.
     #[error("{}: added token {token:?} should have id {expected}, the tokenizer gives it {found}; tokenizer.json and its companion files do not belong together", path.display())]

@@ -7,6 +7,7 @@ mod dataset;
 mod decode;
 mod decode_stream;
 mod error;
+mod image_text;
 mod message;
 mod processor;
 mod processor_config;
@@ -17,6 +18,7 @@ mod template;
 mod template_functions;
 mod tiles;
 mod tokenizer;
+mod vocabulary;
 
 pub use built_in::BUILT_IN_TEMPLATES;
 pub use dataset::{ConversationSet, Record, RecordProblem, Turn};
@@ -24,6 +26,7 @@ pub use decode::{MAX_MEGAPIXELS, decode_image, decode_image_bytes};
 pub use decode_stream::DecodeStream;
 pub use error::DataError;
 pub use image::RgbImage;
+pub use image_text::ImageMarking;
 pub use message::{Content, IMAGE_MARKER, Message, Role, split_at_markers};
 pub use processor::{ImageProcessor, PixelValues, ResizeTo, Size};
 pub use prompt::{ExpandedPrompt, expand_image_tokens};
@@ -31,3 +34,6 @@ pub use resize::{Filter, resize};
 pub use template::ChatTemplate;
 pub use tiles::{TiledPixels, select_best_resolution};
 pub use tokenizer::Tokenizer;
+pub use vocabulary::{
+    PRE_TOKENIZERS, SpacePrefix, TokenType, Vocabulary, VocabularyKind, VocabularyProblem,
+};

@@ -155,3 +155,14 @@ fn every_place_for_a_template_is_read() {
     write("chat_template.jinja", "jinja\n");
     assert_eq!(render(dir.path()).expect("renders"), "jinja");
 }
+
+#[test]
+fn a_template_from_metadata_gets_the_vocabularys_tokens() {
+    let tokenizer = crate::tokenizer::tests::byte_level();
+    let source = "{{ bos_token }}{{ messages[0]['content'] }}{{ eos_token }}";
+    let template = template(source).with_tokens_of(&tokenizer);
+    let text = template
+        .render(&[Message::text(Role::User, "Hi")], true)
+        .expect("renders");
+    assert_eq!(text, "<s>Hi</s>");
+}

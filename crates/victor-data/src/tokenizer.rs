@@ -7,40 +7,58 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tokenizers::AddedToken;
 
+use crate::image_text::check_spans;
 use crate::processor_config::read_json_if_there;
-use crate::{DataError, DecodeStream};
+use crate::vocabulary::MAX_MODEL_LENGTH;
+use crate::{DataError, DecodeStream, SpacePrefix, Vocabulary, VocabularyKind, VocabularyProblem};
 
 /// A checkpoint's tokenizer.
+///
+/// Text that spells a special token becomes that token, as in transformers: chat templates rely on it, and a user who
+/// writes `<image>` or `</s>` in a question gets the same. What a picture's marker may not do, stand where no picture
+/// is given, is refused by [`expand_image_tokens`](crate::expand_image_tokens).
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     pub(crate) inner: tokenizers::Tokenizer,
     bos: Option<String>,
     eos: Option<String>,
+    /// The end of a turn, where it is another token than the end of a sequence.
+    eot: Option<u32>,
     /// Whether characters unknown to the vocabulary are spelled as tokens like `<0xE2>`.
     pub(crate) byte_fallback: bool,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, then adds what `tokenizer_config.json` and `added_tokens.json` list beyond it.
+    /// Reads `tokenizer.json`, or else SentencePiece's `tokenizer.model`, then adds what `tokenizer_config.json` and
+    /// `added_tokens.json` list beyond it.
     ///
     /// # Errors
-    /// If `tokenizer.json` is missing or unreadable, or an added token's id is taken.
+    /// If both are missing or the one is unreadable, or an added token's id is taken.
     pub fn from_dir(dir: &Path) -> Result<Self, DataError> {
+        let config_path = dir.join("tokenizer_config.json");
+        let mut config: TokenizerConfig =
+            read_json_if_there(&config_path, "a tokenizer")?.unwrap_or_default();
+        let path = dir.join("special_tokens_map.json");
+        if let Some(map) = read_json_if_there::<TokenizerConfig>(&path, "a map of special tokens")?
+        {
+            config.bos_token = config.bos_token.or(map.bos_token);
+            config.eos_token = config.eos_token.or(map.eos_token);
+        }
+
         let path = dir.join("tokenizer.json");
-        if !path.exists() {
+        let model_path = dir.join("tokenizer.model");
+        let mut tokenizer = if path.exists() {
+            let inner = tokenizers::Tokenizer::from_file(&path)
+                .map_err(|source| DataError::LoadTokenizer { path, source })?;
+            Self::around(inner)
+        } else if model_path.exists() {
+            config.read_model(&model_path)?
+        } else {
             return Err(DataError::NoSuchFile {
                 path,
-                expected: "the tokenizer; where a checkpoint has only `tokenizer.model`, convert it with \
-                           `AutoTokenizer.from_pretrained(dir).save_pretrained(dir)`",
+                expected: "the tokenizer (`tokenizer.json`, or SentencePiece's `tokenizer.model`); copy it from the \
+                           checkpoint's page",
             });
-        }
-        let inner = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|source| DataError::LoadTokenizer { path, source })?;
-        let mut tokenizer = Self {
-            byte_fallback: decodes_bytes(&inner),
-            inner,
-            bos: None,
-            eos: None,
         };
 
         let path = dir.join("added_tokens.json");
@@ -50,21 +68,60 @@ impl Tokenizer {
             let tokens = listed
                 .into_iter()
                 .map(|(content, id)| (id, AddedToken::from(content, false)))
+                .map(|(id, token)| (id, token.normalized(!tokenizer.byte_fallback)))
                 .collect();
             tokenizer.add_listed(&path, tokens)?;
         }
-        let path = dir.join("tokenizer_config.json");
-        if let Some(config) = read_json_if_there::<TokenizerConfig>(&path, "a tokenizer")? {
-            tokenizer.bos = config.bos_token.map(TokenName::content);
-            tokenizer.eos = config.eos_token.map(TokenName::content);
-            let tokens = config
-                .added_tokens_decoder
-                .into_iter()
-                .map(|(id, token)| (id, token.into()))
-                .collect();
-            tokenizer.add_listed(&path, tokens)?;
-        }
+        tokenizer.bos = config.bos_token.map(TokenName::content);
+        tokenizer.eos = config.eos_token.map(TokenName::content);
+        let tokens = config
+            .added_tokens_decoder
+            .into_iter()
+            .map(|(id, token)| (id, token.into()))
+            .collect();
+        tokenizer.add_listed(&config_path, tokens)?;
         Ok(tokenizer)
+    }
+
+    /// Builds the tokenizer of a vocabulary; `origin` is what errors call it, for instance its file.
+    ///
+    /// # Errors
+    /// If the vocabulary is damaged, or of a kind that is not computed.
+    pub fn from_vocabulary(vocabulary: Vocabulary, origin: &str) -> Result<Self, DataError> {
+        let (bos, eos, eot) = (
+            vocabulary.name(vocabulary.bos),
+            vocabulary.name(vocabulary.eos),
+            vocabulary.end_of_turn(),
+        );
+        let inner = vocabulary
+            .build()
+            .map_err(|reason| bad_vocabulary(origin, reason))?;
+        Ok(Self {
+            bos,
+            eos,
+            eot,
+            ..Self::around(inner)
+        })
+    }
+
+    /// Builds the tokenizer of a SentencePiece model, the bytes of a `tokenizer.model`.
+    ///
+    /// # Errors
+    /// If the bytes are no such model, it is not of type BPE, or as [`from_vocabulary`](Self::from_vocabulary).
+    pub fn from_sentencepiece(bytes: &[u8], origin: &str) -> Result<Self, DataError> {
+        let vocabulary = Vocabulary::from_sentencepiece(bytes)
+            .map_err(|reason| bad_vocabulary(origin, reason))?;
+        Self::from_vocabulary(vocabulary, origin)
+    }
+
+    fn around(inner: tokenizers::Tokenizer) -> Self {
+        Self {
+            byte_fallback: decodes_bytes(&inner),
+            inner,
+            bos: None,
+            eos: None,
+            eot: None,
+        }
     }
 
     /// The ids of `text`; `add_special_tokens` puts the tokenizer's own around them, for instance a beginning-of-sequence.
@@ -110,16 +167,7 @@ impl Tokenizer {
         add_special_tokens: bool,
         byte_spans: &[Range<usize>],
     ) -> Result<(Vec<u32>, Vec<bool>), DataError> {
-        if let Some(span) = byte_spans
-            .iter()
-            .find(|span| text.get((*span).clone()).is_none())
-        {
-            return Err(DataError::SpanOutsideText {
-                start: span.start,
-                end: span.end,
-                length: text.len(),
-            });
-        }
+        check_spans(text, byte_spans)?;
         let encoding = self
             .inner
             .encode(text, add_special_tokens)
@@ -178,12 +226,26 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    /// The beginning-of-sequence token, as `tokenizer_config.json` names it.
+    /// The highest id a text can have: a model needs one embedding row more than this.
+    pub fn max_id(&self) -> u32 {
+        let ids = self.inner.get_vocab(true).into_values();
+        ids.max().unwrap_or_default()
+    }
+
+    /// The ids that end an answer as far as the vocabulary says: the end of a sequence and that of a turn.
+    pub fn end_ids(&self) -> Vec<u32> {
+        let eos = self.eos.as_deref().and_then(|eos| self.token_to_id(eos));
+        let mut ids: Vec<u32> = eos.into_iter().chain(self.eot).collect();
+        ids.dedup();
+        ids
+    }
+
+    /// The beginning-of-sequence token, as `tokenizer_config.json` or the vocabulary names it.
     pub fn bos(&self) -> Option<&str> {
         self.bos.as_deref()
     }
 
-    /// The end-of-sequence token, as `tokenizer_config.json` names it.
+    /// The end-of-sequence token, as `tokenizer_config.json` or the vocabulary names it.
     pub fn eos(&self) -> Option<&str> {
         self.eos.as_deref()
     }
@@ -240,12 +302,61 @@ fn decodes_bytes(tokenizer: &tokenizers::Tokenizer) -> bool {
         .is_some_and(|json| json.contains("\"ByteFallback\""))
 }
 
-#[derive(Deserialize)]
+fn bad_vocabulary(origin: &str, reason: VocabularyProblem) -> DataError {
+    DataError::BadVocabulary {
+        origin: origin.to_owned(),
+        reason,
+    }
+}
+
+/// `tokenizer_config.json`; what concerns SentencePiece is read where there is no `tokenizer.json`.
+#[derive(Default, Deserialize)]
 struct TokenizerConfig {
     bos_token: Option<TokenName>,
     eos_token: Option<TokenName>,
     #[serde(default)]
     added_tokens_decoder: BTreeMap<u32, ListedToken>,
+    add_bos_token: Option<bool>,
+    add_eos_token: Option<bool>,
+    /// Whether every section of text gets a space in front, or only the first.
+    legacy: Option<bool>,
+}
+
+impl TokenizerConfig {
+    /// Reads SentencePiece's file with the settings that transformers keeps beside it.
+    fn read_model(&self, path: &Path) -> Result<Tokenizer, DataError> {
+        let origin = path.display().to_string();
+        let read = |source| DataError::ReadFile {
+            path: path.to_owned(),
+            source,
+        };
+        let length = std::fs::metadata(path).map_err(read)?.len();
+        if length > MAX_MODEL_LENGTH {
+            let limit = MAX_MODEL_LENGTH;
+            let reason = VocabularyProblem::TooLarge { length, limit };
+            return Err(bad_vocabulary(&origin, reason));
+        }
+        let bytes = std::fs::read(path).map_err(read)?;
+        let mut vocabulary = Vocabulary::from_sentencepiece(&bytes)
+            .map_err(|reason| bad_vocabulary(&origin, reason))?;
+
+        let named = |name: &Option<TokenName>| {
+            let name = name.as_ref()?;
+            vocabulary.id(name.as_str())
+        };
+        let (bos, eos) = (named(&self.bos_token), named(&self.eos_token));
+        vocabulary.bos = bos.or(vocabulary.bos);
+        vocabulary.eos = eos.or(vocabulary.eos);
+        vocabulary.add_bos = self.add_bos_token.unwrap_or(vocabulary.add_bos);
+        vocabulary.add_eos = self.add_eos_token.unwrap_or(vocabulary.add_eos);
+        if let VocabularyKind::SentencePiece { space_prefix, .. } = &mut vocabulary.kind
+            && self.legacy == Some(false)
+            && *space_prefix == SpacePrefix::Sections
+        {
+            *space_prefix = SpacePrefix::Text;
+        }
+        Tokenizer::from_vocabulary(vocabulary, &origin)
+    }
 }
 
 /// A token's name, bare or as an object with its stripping rules.
@@ -257,6 +368,12 @@ enum TokenName {
 }
 
 impl TokenName {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Bare(content) | Self::Object { content } => content,
+        }
+    }
+
     fn content(self) -> String {
         match self {
             Self::Bare(content) | Self::Object { content } => content,
@@ -476,6 +593,6 @@ pub(crate) mod tests {
         let error = Tokenizer::from_dir(Path::new("/nowhere"))
             .expect_err("no file")
             .to_string();
-        assert!(error.contains("save_pretrained"), "{error}");
+        assert!(error.contains("tokenizer.model"), "{error}");
     }
 }

@@ -77,7 +77,9 @@ impl Reader {
     ) -> Result<Sample, TrainError> {
         let (text, answers) = self.template.render_with_answer_spans(&record.messages())?;
         let special = self.tokenizer.wants_special_tokens(&text);
-        let (ids, learned) = self.tokenizer.encode_with_spans(&text, special, &answers)?;
+        let (ids, learned) =
+            self.tokenizer
+                .encode_with_images_and_spans(&text, special, self.marker, &answers)?;
         let sample = Sample {
             ids,
             learned,
@@ -92,7 +94,7 @@ impl Reader {
         if let Some(token) = sample
             .ids
             .iter()
-            .find(|id| **id as usize >= self.vocab_size)
+            .find(|id| **id != self.marker && **id as usize >= self.vocab_size)
         {
             return Err(TrainError::TokenBeyondVocabulary {
                 path: file.into(),

@@ -2,6 +2,7 @@
 
 use crate::WeightsError;
 use crate::formats::{Format, MappedFile};
+use crate::gguf::GgufTensor;
 use crate::lora::Delta;
 use crate::names::canonical;
 use half::{bf16, f16};
@@ -204,7 +205,17 @@ impl TensorView<'_> {
                 .chunks_exact(2)
                 .map(|pair| bf16::from_le_bytes(two(pair)).to_f32())
                 .collect(),
-            _ => return Err(self.format_error()),
+            Format::Ggml(kind, rows) => {
+                let tensor = GgufTensor {
+                    name: self.name,
+                    shape: self.shape,
+                    kind,
+                    bytes,
+                    rows,
+                };
+                return tensor.to_f32().map_err(WeightsError::gguf(self.path));
+            }
+            Format::I8 | Format::Other(_) => return Err(self.format_error()),
         })
     }
 

@@ -242,7 +242,20 @@ fn rope(text: &Section) -> Result<RopeConfig, WeightsError> {
             original_max_position_embeddings: section
                 .number("original_max_position_embeddings", None)?,
         }),
-        _ => return Err(section.error(key, "default, linear or llama3")),
+        // Ours, for what GGUF files say and configs have no word for.
+        "factors" => {
+            let factors = section.get("factors").cloned().unwrap_or_default();
+            let factors: Option<Vec<f64>> = serde_json::from_value(factors).ok();
+            let factors = factors.filter(|factors| {
+                !factors.is_empty() && factors.iter().all(|factor| *factor > 0.0)
+            });
+            let expected = "positive numbers, one for each pair of a head's elements";
+            RopeScaling::Factors {
+                factors: factors.ok_or_else(|| section.error("factors", expected))?,
+            }
+            .into()
+        }
+        _ => return Err(section.error(key, "default, linear, llama3 or factors")),
     };
     Ok(RopeConfig { theta, scaling })
 }

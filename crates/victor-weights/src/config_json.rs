@@ -24,7 +24,8 @@ fn picture_config(picture: &PictureConfig, text: Value) -> Value {
     let mut json = json!({
         "architectures": ["LlavaForConditionalGeneration"],
         "model_type": "llava",
-        "image_token_index": picture.image_token_index,
+        // An id that no vocabulary has is a negative number in configs.
+        "image_token_index": picture.image_token_index as i32,
         "vision_feature_layer": picture.vision_feature_layer,
         "vision_feature_select_strategy": match picture.vision_feature_select_strategy {
             VisionSelect::Default => "default",
@@ -80,7 +81,7 @@ fn text_config(text: &TextConfig) -> Value {
         "tie_word_embeddings": text.tie_word_embeddings,
     });
     if let Some(scaling) = &text.rope.scaling {
-        json["rope_scaling"] = match *scaling {
+        json["rope_scaling"] = match scaling {
             RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
             RopeScaling::Llama3 {
                 factor,
@@ -93,8 +94,11 @@ fn text_config(text: &TextConfig) -> Value {
                 "low_freq_factor": low_freq_factor,
                 "high_freq_factor": high_freq_factor,
                 // transformers wants a whole number here.
-                "original_max_position_embeddings": original_max_position_embeddings as u64,
+                "original_max_position_embeddings": *original_max_position_embeddings as u64,
             }),
+            RopeScaling::Factors { factors } => {
+                json!({"rope_type": "factors", "factors": factors})
+            }
         };
     }
     json

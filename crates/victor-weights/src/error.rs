@@ -110,6 +110,14 @@ pub enum WeightsError {
         #[source]
         source: GgufError,
     },
+    /// A folder with more GGUF files than make one model.
+    #[error("{path} holds several models ({names}): name one of the files, and its mmproj file with --mmproj", path = path.display(), names = file_names(files))]
+    SeveralGguf {
+        /// The folder.
+        path: PathBuf,
+        /// The files.
+        files: Vec<PathBuf>,
+    },
     /// A shard named by the index is not there.
     #[error("{index} names the shard {shard}, which is not in the folder: fetch it", index = index.display())]
     MissingShard {
@@ -166,6 +174,16 @@ impl WeightsError {
         let path = path.into();
         move |source| Self::Gguf { path, source }
     }
+}
+
+fn file_names(files: &[PathBuf]) -> String {
+    let name = |file: &PathBuf| {
+        file.file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into()
+    };
+    few(&files.iter().map(name).collect::<Vec<String>>())
 }
 
 /// The first names of a list, and how many follow.

@@ -26,7 +26,7 @@ pub use config::{parse_config, read_config};
 pub use convert::{NewRegisters, convert};
 pub use error::WeightsError;
 pub use load::{LoadOptions, LoadReport, load, load_from};
-pub use open::{Layout, LocalOnly, Locate, Source, open};
+pub use open::{GgufParts, Layout, LocalOnly, Locate, Source, gguf_pair, open, open_gguf};
 pub use save::{SaveOptions, save};
 pub use victor_model::VlmConfig;
 pub use write::Storage;

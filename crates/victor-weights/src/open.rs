@@ -1,11 +1,13 @@
 //! Finds out what lies in a folder: the Hub's layout, the original LLaVA's, or an adapter over a base.
 
 use crate::checkpoint::weight_files;
+use crate::formats::MappedFile;
+use crate::gguf::{self, GgufFile, Vision};
 use crate::names::{canonical, tower};
 use crate::{Checkpoint, WeightsError, lora, original, parse_config};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use victor_model::VlmConfig;
+use victor_model::{PictureConfig, VlmConfig};
 
 /// A model on disk: what it is and where its numbers lie.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub struct Source {
     pub layout: Layout,
     /// Folders to look in for the files that say how text and pictures are prepared, best first.
     pub companions: Vec<PathBuf>,
+    /// The files that say so in llama.cpp's layout.
+    pub gguf: Option<GgufParts>,
 }
 
 /// How the files of a model are laid out.
@@ -28,6 +32,17 @@ pub enum Layout {
     Hub,
     /// The original LLaVA's: the prompt's image marker has no id of its own in the config.
     Original,
+    /// llama.cpp's: a decoder's file, and one for tower and projector. No id either.
+    Gguf,
+}
+
+/// The files of a model in llama.cpp's layout.
+#[derive(Clone, Debug)]
+pub struct GgufParts {
+    /// The decoder, with the tokenizer's tables.
+    pub decoder: GgufFile,
+    /// What the `mmproj` file says about pictures, if there is one.
+    pub vision: Option<Vision>,
 }
 
 /// Finds the folders of models that a checkpoint names: its vision tower, an adapter's base.
@@ -109,6 +124,87 @@ pub fn open(dir: &Path, others: &dyn Locate) -> Result<Source, WeightsError> {
     Ok(source)
 }
 
+/// Opens llama.cpp's files: a decoder, and the `mmproj` file of its tower and projector if pictures are
+/// to be read.
+///
+/// # Errors
+/// If a file is damaged, or holds a model this engine does not build, or the two do not fit.
+pub fn open_gguf(decoder: &Path, mmproj: Option<&Path>) -> Result<Source, WeightsError> {
+    let decoder_file = GgufFile::open(decoder)?;
+    let text_config = gguf::text_config(&decoder_file)?;
+    let mut checkpoint = Checkpoint::empty(decoder);
+    checkpoint.add(MappedFile::of_gguf(&decoder_file)?, |name| {
+        Some(name.into())
+    });
+    let mut vision = None;
+    if let Some(path) = mmproj {
+        let file = GgufFile::open(path)?;
+        vision = Some(gguf::vision(&file)?);
+        checkpoint.add(MappedFile::of_gguf(&file)?, |name| Some(name.into()));
+    }
+    let picture = vision.as_ref().map(|vision| PictureConfig {
+        vision_config: vision.config.clone(),
+        projector: vision.projector,
+        vision_feature_layer: vision.feature_layer,
+        vision_feature_select_strategy: vision.select,
+        image_token_index: 0,
+        image_grid_pinpoints: pinpoints(vision),
+    });
+    Ok(Source {
+        config: VlmConfig {
+            picture,
+            text_config,
+            visual_token_reduction: None,
+        },
+        checkpoint,
+        layout: Layout::Gguf,
+        companions: Vec::new(),
+        gguf: Some(GgufParts {
+            decoder: decoder_file,
+            vision,
+        }),
+    })
+}
+
+/// Grid resolutions, where tiles are put together as LLaVA-NeXT does.
+fn pinpoints(vision: &Vision) -> Option<Vec<[usize; 2]>> {
+    let sides = |[height, width]: &[u32; 2]| [*height as usize, *width as usize];
+    (vision.unpad && !vision.image_grid_pinpoints.is_empty())
+        .then(|| vision.image_grid_pinpoints.iter().map(sides).collect())
+}
+
+/// The decoder and the `mmproj` file in a folder of GGUF files; `None` if it holds no GGUF file.
+///
+/// # Errors
+/// If a file is damaged, or the folder holds several decoders or several `mmproj` files.
+pub fn gguf_pair(dir: &Path) -> Result<Option<(PathBuf, Option<PathBuf>)>, WeightsError> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(dir)
+        .map_err(WeightsError::io(dir))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|end| end == "gguf"))
+        .collect();
+    paths.sort();
+    let (mut decoders, mut projectors) = (Vec::new(), Vec::new());
+    for path in paths {
+        let file = GgufFile::open(&path)?;
+        let kind = file.architecture().map_err(WeightsError::gguf(&path))?;
+        let list = if kind == "clip" {
+            &mut projectors
+        } else {
+            &mut decoders
+        };
+        list.push(path);
+    }
+    if decoders.len() > 1 || projectors.len() > 1 {
+        return Err(WeightsError::SeveralGguf {
+            path: dir.into(),
+            files: decoders.into_iter().chain(projectors).collect(),
+        });
+    }
+    let projector = projectors.pop();
+    Ok(decoders.pop().map(|decoder| (decoder, projector)))
+}
+
 /// Puts a config and the weights found so far together, and adds the tower where it lies elsewhere.
 fn describe(
     dir: &Path,
@@ -123,6 +219,7 @@ fn describe(
             checkpoint,
             layout: Layout::Hub,
             companions: vec![dir.into()],
+            gguf: None,
         });
     }
     let mut companions = vec![dir.to_path_buf()];
@@ -150,6 +247,7 @@ fn describe(
         checkpoint,
         layout: Layout::Original,
         companions,
+        gguf: None,
     })
 }
 

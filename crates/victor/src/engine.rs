@@ -65,11 +65,19 @@ impl<B: VictorBackend> Engine<B> {
     fn prepare_one(&self, request: &Request) -> Result<Prepared, VictorError> {
         let config = self.model.config();
         let grids = self.grids(&request.images)?;
+        let marker = config
+            .picture
+            .as_ref()
+            .map(|picture| picture.image_token_index);
+        let encode = |text: &str, special| match marker {
+            Some(marker) => self.tokenizer.encode_with_images(text, special, marker),
+            None => self.tokenizer.encode(text, special),
+        };
         let ids = match &request.prompt {
-            Prompt::Raw(text) => self.tokenizer.encode(text, true)?,
+            Prompt::Raw(text) => encode(text, true)?,
             Prompt::Chat(messages) => {
                 let text = self.template.render(messages, true)?;
-                self.tokenizer.encode_prompt(&text)?
+                encode(&text, self.tokenizer.wants_special_tokens(&text))?
             }
         };
         let expanded = match &config.picture {
@@ -84,7 +92,9 @@ impl<B: VictorBackend> Engine<B> {
             },
         };
         let rows = config.text_config.vocab_size;
-        if let Some(&id) = expanded.ids.iter().find(|id| **id as usize >= rows) {
+        // A picture's id only holds a place: nothing embeds it.
+        let mut embedded = expanded.ids.iter().filter(|id| Some(**id) != marker);
+        if let Some(&id) = embedded.find(|id| **id as usize >= rows) {
             return Err(VictorError::TokenBeyondVocabulary { id, rows });
         }
         if expanded.ids.is_empty() {

@@ -16,7 +16,7 @@ pub enum VictorError {
     #[error(transparent)]
     Weights(#[from] victor_weights::WeightsError),
     /// No folder of that name.
-    #[error("{path}: no such folder; expected a checkpoint with config.json and safetensors", path = path.display())]
+    #[error("{path}: no such folder; expected a checkpoint with config.json and weights, or a GGUF file", path = path.display())]
     NoSuchModel {
         /// What was asked for.
         path: PathBuf,
@@ -29,13 +29,13 @@ pub enum VictorError {
         /// Where they were looked for.
         places: String,
     },
-    /// The tokenizer does not know the token that marks a picture.
-    #[error("{path}: the tokenizer has no token with the id {id}, which config.json says marks a picture", path = path.display())]
-    NoImageToken {
-        /// The checkpoint.
+    /// A GGUF file without a tokenizer, or with one of a kind that is not read.
+    #[error("{path}: its tokenizer is of the kind `{kind}`; `llama` and `gpt2` are read", path = path.display())]
+    GgufTokenizer {
+        /// The file.
         path: PathBuf,
-        /// The id of the config.
-        id: u32,
+        /// The kind it names.
+        kind: String,
     },
     /// A token id is beyond the rows of the embedding.
     #[error(

@@ -19,6 +19,7 @@ mod defaults;
 mod engine;
 mod error;
 mod generate;
+mod gguf_files;
 mod info;
 mod model_files;
 mod model_ref;

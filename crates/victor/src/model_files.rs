@@ -1,15 +1,18 @@
 //! The files of a model, of whatever layout: found, checked against each other, and all but the numbers read.
 
+use crate::gguf_files;
 use crate::pictures::check_parts;
 use crate::{ModelRef, VictorError};
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use victor_data::{BUILT_IN_TEMPLATES, ChatTemplate, DataError, ImageProcessor, Tokenizer};
+use victor_data::{
+    BUILT_IN_TEMPLATES, ChatTemplate, DataError, IMAGE_MARKER, ImageProcessor, Tokenizer,
+};
 use victor_model::VlmConfig;
 use victor_weights::{Layout, Locate, Source};
 
-/// What marks a picture in the prompts of checkpoints whose config names no id for it.
-const IMAGE_TOKEN: &str = "<image>";
+/// What marks a picture where the vocabulary has no token for it: the original LLaVA's −200.
+const UNNAMED_IMAGE_TOKEN: u32 = -200_i32 as u32;
 
 /// A model on disk, ready to be loaded.
 #[derive(Clone, Debug)]
@@ -34,24 +37,25 @@ impl ModelFiles {
     pub fn open(model: &ModelRef) -> Result<Self, VictorError> {
         let mut source = open_source(model)?;
         let folders = source.companions.clone();
-        let tokenizer = first(&folders, Tokenizer::from_dir)?;
-        if let (Layout::Original, Some(picture)) = (source.layout, &mut source.config.picture) {
-            picture.image_token_index =
-                tokenizer
-                    .token_to_id(IMAGE_TOKEN)
-                    .ok_or_else(|| VictorError::NoImageToken {
-                        path: folders[0].clone(),
-                        id: picture.image_token_index,
-                    })?;
-        }
-        let processor = match &source.config.picture {
-            Some(picture) => {
-                let processor = first(&folders, ImageProcessor::from_dir)?;
-                check_parts(&folders[0], picture, &tokenizer, &processor)?;
-                Some(processor)
-            }
-            None => None,
+        let tokenizer = match &source.gguf {
+            Some(parts) => gguf_files::tokenizer(parts)?,
+            None => first(&folders, Tokenizer::from_dir)?,
         };
+        if let (Layout::Original | Layout::Gguf, Some(picture)) =
+            (source.layout, &mut source.config.picture)
+        {
+            let named = tokenizer.token_to_id(IMAGE_MARKER);
+            picture.image_token_index = named.unwrap_or(UNNAMED_IMAGE_TOKEN);
+        }
+        let processor = match (&source.config.picture, &source.gguf) {
+            (None, _) => None,
+            (Some(_), Some(parts)) => parts.vision.as_ref().map(gguf_files::processor),
+            (Some(_), None) => Some(first(&folders, ImageProcessor::from_dir)?),
+        };
+        if let (Some(picture), Some(processor)) = (&source.config.picture, &processor) {
+            check_parts(picture, &tokenizer, processor)?;
+        }
+        check_vocabulary(&source.config, &tokenizer)?;
         Ok(Self {
             template: template(model, &source, &tokenizer)?,
             stop_ids: stop_ids(&folders, &tokenizer),
@@ -92,14 +96,52 @@ pub fn read_config(model: &ModelRef) -> Result<VlmConfig, VictorError> {
 }
 
 fn open_source(model: &ModelRef) -> Result<Source, VictorError> {
-    let dir = PathBuf::from(&model.model);
-    if !dir.is_dir() {
-        return Err(VictorError::NoSuchModel { path: dir });
+    let path = find(&model.model)?;
+    let mmproj = model.mmproj.as_deref().map(find).transpose()?;
+    if path.is_file() {
+        return Ok(victor_weights::open_gguf(&path, mmproj.as_deref())?);
+    }
+    if !path.join("config.json").is_file()
+        && let Some((decoder, beside)) = victor_weights::gguf_pair(&path)?
+    {
+        let mmproj = mmproj.or(beside);
+        return Ok(victor_weights::open_gguf(&decoder, mmproj.as_deref())?);
+    }
+    if mmproj.is_some() {
+        return Err(VictorError::Option {
+            option: "--mmproj",
+            found: "given".into(),
+            expected: "nothing, beside a model that is no GGUF file",
+        });
     }
     let finder = Finder {
         base: model.base.as_deref(),
     };
-    Ok(victor_weights::open(&dir, &finder)?)
+    Ok(victor_weights::open(&path, &finder)?)
+}
+
+/// A folder or file on this machine.
+fn find(name: &str) -> Result<PathBuf, VictorError> {
+    let path = PathBuf::from(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(VictorError::NoSuchModel { path })
+}
+
+/// Rows of the embedding may outnumber the tokenizer's tokens, not the other way round.
+fn check_vocabulary(config: &VlmConfig, tokenizer: &Tokenizer) -> Result<(), VictorError> {
+    let rows = config.text_config.vocab_size;
+    let marker = config
+        .picture
+        .as_ref()
+        .map(|picture| picture.image_token_index);
+    let id = tokenizer.max_id();
+    // The picture's own token is never embedded and may stand behind the last row.
+    if id as usize >= rows && Some(id) != marker {
+        return Err(VictorError::TokenBeyondVocabulary { id, rows });
+    }
+    Ok(())
 }
 
 /// Finds what a checkpoint names and does not hold.
@@ -109,11 +151,7 @@ struct Finder<'a> {
 
 impl Locate for Finder<'_> {
     fn folder(&self, name: &str) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
-        let path = PathBuf::from(name);
-        if path.is_dir() {
-            return Ok(path);
-        }
-        Err(Box::new(VictorError::NoSuchModel { path }))
+        find(name).map_err(Into::into)
     }
 
     fn base(&self) -> Option<&str> {
@@ -158,6 +196,14 @@ fn template(
         })?;
         return Ok(ChatTemplate::from_source(&jinja, name)?.with_tokens_of(tokenizer));
     }
+    if let Some(parts) = &source.gguf {
+        return match gguf_files::template(parts, tokenizer)? {
+            Some(template) => Ok(template),
+            None => {
+                Ok(ChatTemplate::built_in(built_in_template(tokenizer))?.with_tokens_of(tokenizer))
+            }
+        };
+    }
     match first(&source.companions, ChatTemplate::from_dir) {
         // The original LLaVA keeps its templates in its program.
         Err(DataError::NoChatTemplate { .. }) if source.layout == Layout::Original => {
@@ -193,11 +239,7 @@ fn stop_ids(folders: &[PathBuf], tokenizer: &Tokenizer) -> Vec<u32> {
         None => Vec::new(),
     };
     if ids.is_empty() {
-        return tokenizer
-            .eos()
-            .and_then(|eos| tokenizer.token_to_id(eos))
-            .into_iter()
-            .collect();
+        return tokenizer.end_ids();
     }
     ids
 }

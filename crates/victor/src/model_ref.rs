@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 /// Names a model and how it is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelRef {
-    /// A folder of any layout that is read.
+    /// A folder of any layout that is read, a GGUF file, or a Hub id: `owner/name`, with `@revision`
+    /// for another than main and `:FILE` for a GGUF file of it.
     pub model: String,
+    /// The GGUF file of tower and projector beside a decoder's.
+    pub mmproj: Option<String>,
     /// What an adapter or a projector of the model stands on, in place of what it names itself.
     pub base: Option<String>,
     /// A built-in chat template, or a file of Jinja, in place of the model's own.

@@ -3,7 +3,6 @@
 use crate::VictorError;
 use crate::engine::Engine;
 use burn::prelude::*;
-use std::path::Path;
 use victor_backend::VictorBackend;
 use victor_data::{ImageProcessor, PixelValues, RgbImage, Size, Tokenizer, select_best_resolution};
 use victor_model::{PictureConfig, TileGrid, VisionFamily};
@@ -118,18 +117,11 @@ impl<B: VictorBackend> Engine<B> {
 
 /// Files of one folder may come from several models: better said before the weights are read.
 pub(crate) fn check_parts(
-    dir: &Path,
     config: &PictureConfig,
     tokenizer: &Tokenizer,
     processor: &ImageProcessor,
 ) -> Result<(), VictorError> {
-    let id = config.image_token_index;
-    if tokenizer.id_to_token(id).is_none() {
-        return Err(VictorError::NoImageToken {
-            path: dir.into(),
-            id,
-        });
-    }
+    tokenizer.image_marking(config.image_token_index)?;
     let expected = config.vision_config.image_size;
     let found = processor.output_size();
     let fits = match config.vision_config.family {

@@ -7,6 +7,7 @@ pub mod pytorch;
 pub mod safetensors;
 
 use crate::WeightsError;
+use crate::gguf::{self, GgufFile, GgufTensor, RowOrder, TensorKind};
 use memmap2::Mmap;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -37,6 +38,8 @@ pub enum Format {
     BF16,
     /// 8-bit integers with one float scale a row, in the tensor `NAME_scale`.
     I8,
+    /// One of GGUF's, and the order of its rows.
+    Ggml(TensorKind, RowOrder),
     /// Anything else, by the file's word for it; found, but not read.
     Other(&'static str),
 }
@@ -72,6 +75,34 @@ impl MappedFile {
             path: path.into(),
             map: Arc::new(map),
             tensors,
+        })
+    }
+}
+
+impl MappedFile {
+    /// The tensors of a GGUF file, by our names.
+    ///
+    /// # Errors
+    /// If one has a format that is not read.
+    pub(crate) fn of_gguf(file: &GgufFile) -> Result<Self, WeightsError> {
+        let span = |tensor: &GgufTensor| Span {
+            shape: tensor.shape.into(),
+            format: match (tensor.kind, tensor.rows) {
+                (TensorKind::F32, RowOrder::Ours) => Format::F32,
+                (TensorKind::F16, RowOrder::Ours) => Format::F16,
+                (TensorKind::Bf16, RowOrder::Ours) => Format::BF16,
+                (kind, rows) => Format::Ggml(kind, rows),
+            },
+            bytes: file.range(tensor),
+        };
+        let tensors = gguf::tensors(file)?;
+        Ok(Self {
+            path: file.path().into(),
+            tensors: tensors
+                .iter()
+                .map(|(name, tensor)| (name.clone(), span(tensor)))
+                .collect(),
+            map: file.map()?,
         })
     }
 }

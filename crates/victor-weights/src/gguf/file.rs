@@ -5,6 +5,7 @@ use super::{GgufError, GgufTensor, Metadata, RowOrder};
 use crate::WeightsError;
 use memmap2::Mmap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ pub struct GgufFile {
     header: Arc<Header>,
 }
 
+/// The file's bytes; those of a test or a fuzzer are in memory.
 #[derive(Clone, Debug)]
 enum Bytes {
     Mapped(Arc<Mmap>),
@@ -65,6 +67,25 @@ impl GgufFile {
             bytes,
             header: Arc::new(header),
         })
+    }
+
+    /// The map the file is read through.
+    ///
+    /// # Errors
+    /// If it was made from bytes and has none.
+    pub(crate) fn map(&self) -> Result<Arc<Mmap>, WeightsError> {
+        match &self.bytes {
+            Bytes::Mapped(map) => Ok(map.clone()),
+            Bytes::Owned(_) => Err(WeightsError::NoCheckpoint {
+                path: self.path.clone(),
+            }),
+        }
+    }
+
+    /// Which bytes of the file a tensor of it is.
+    pub(crate) fn range(&self, tensor: &GgufTensor<'_>) -> Range<usize> {
+        let start = tensor.bytes.as_ptr().addr() - self.bytes.as_slice().as_ptr().addr();
+        start..start + tensor.bytes.len()
     }
 
     /// Where the file is.

@@ -1,0 +1,418 @@
+//! Tests of vocabularies: ids, `tokenizer.model`, damaged files. Real ones are compared by `cargo xtask tokenizers`.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use prost::Message;
+
+use super::model_file::{ModelProto, NormalizerSpec, Piece, TrainerSpec};
+use super::*;
+use crate::{DataError, Tokenizer};
+
+/// Ids of some pieces after the three special ones and the 256 bytes.
+const A: u32 = 260;
+const C: u32 = 262;
+const AB: u32 = 263;
+const SPACE_A: u32 = 264;
+const SPACE_AB: u32 = 265;
+
+fn pieces() -> Vec<(String, f32, i32)> {
+    let special = [("<unk>", 2), ("<s>", 3), ("</s>", 3)];
+    let special = special.map(|(piece, kind)| (piece.to_owned(), 0.0, kind));
+    let bytes = (0..=u8::MAX).map(|byte| (format!("<0x{byte:02X}>"), 0.0, 6));
+    let merged = ["▁", "a", "b", "c", "ab", "▁a", "▁ab", "bc", "abc"];
+    let scores = [-10.0, -11.0, -12.0, -13.0, -1.0, -2.0, -3.0, -4.0, -5.0];
+    let merged = merged.iter().zip(scores);
+    let merged = merged.map(|(piece, score)| ((*piece).to_owned(), score, 1));
+    special.into_iter().chain(bytes).chain(merged).collect()
+}
+
+fn sentence_piece() -> Vocabulary {
+    let pieces = pieces();
+    let tokens = pieces.iter().map(|piece| piece.0.clone()).collect();
+    let scores = pieces.iter().map(|piece| piece.1).collect();
+    let mut vocabulary = Vocabulary::sentence_piece(tokens, scores);
+    vocabulary.token_types = pieces.iter().map(|piece| piece.2.into()).collect();
+    vocabulary
+}
+
+fn model() -> ModelProto {
+    let pieces = pieces().into_iter().map(|(piece, score, kind)| Piece {
+        piece: Some(piece),
+        score: Some(score),
+        kind: (kind != 1).then_some(kind),
+    });
+    ModelProto {
+        pieces: pieces.collect(),
+        trainer_spec: Some(TrainerSpec {
+            model_type: Some(2),
+            ..TrainerSpec::default()
+        }),
+        normalizer_spec: Some(NormalizerSpec {
+            name: Some("identity".to_owned()),
+            remove_extra_whitespaces: Some(false),
+            ..NormalizerSpec::default()
+        }),
+    }
+}
+
+/// Every byte, and merges that make `Hello`, ` a` and `12`.
+fn byte_level(pre_tokenizer: &str) -> Vocabulary {
+    let mut symbols: Vec<char> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet()
+        .into_iter()
+        .collect();
+    symbols.sort_unstable();
+    let mut tokens: Vec<String> = symbols.iter().map(char::to_string).collect();
+    let merged = ["Ġa", "12", "123", "He", "Hel", "<|im_end|>", "Hello"];
+    tokens.extend(merged.map(str::to_owned));
+    let merges = ["Ġ a", "1 2", "12 3", "H e", "He l"].map(str::to_owned);
+    let mut vocabulary = Vocabulary::byte_level(pre_tokenizer.to_owned(), tokens, merges.to_vec());
+    vocabulary.token_types = vec![TokenType::Normal; vocabulary.tokens.len()];
+    vocabulary.token_types[261] = TokenType::Control;
+    vocabulary.add_bos = false;
+    vocabulary
+}
+
+fn words(vocabulary: Vocabulary, text: &str) -> Vec<String> {
+    let tokenizer = Tokenizer::from_vocabulary(vocabulary, "test").expect("a tokenizer");
+    let ids = tokenizer.encode(text, false).expect("encodes");
+    assert_eq!(tokenizer.decode(&ids, false).expect("decodes"), text);
+    let word = |id: &u32| tokenizer.id_to_token(*id).expect("a token");
+    ids.iter().map(word).collect()
+}
+
+fn problem(vocabulary: Vocabulary) -> String {
+    let error = Tokenizer::from_vocabulary(vocabulary, "x.gguf").expect_err("damaged");
+    assert!(matches!(error, DataError::BadVocabulary { .. }), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn the_best_score_merges_first() -> Result<(), DataError> {
+    let tokenizer = Tokenizer::from_vocabulary(sentence_piece(), "test")?;
+    assert_eq!(tokenizer.encode("abc", true)?, [1, SPACE_AB, C]);
+    // Without a piece for it a character becomes its bytes.
+    assert_eq!(
+        tokenizer.encode("aé", false)?,
+        [SPACE_A, 3 + 0xC3, 3 + 0xA9]
+    );
+    assert_eq!(tokenizer.decode(&[1, SPACE_A, 198, 172, A], true)?, "aéa");
+    assert_eq!(tokenizer.encode("", true)?, [1]);
+    assert_eq!(
+        (tokenizer.bos(), tokenizer.eos()),
+        (Some("<s>"), Some("</s>"))
+    );
+    assert_eq!((tokenizer.max_id(), tokenizer.end_ids()), (267, vec![2]));
+    Ok(())
+}
+
+#[test]
+fn spaces_go_where_the_file_says() -> Result<(), DataError> {
+    let cases = [
+        (SpacePrefix::Never, vec![AB, 2, A]),
+        (SpacePrefix::Text, vec![SPACE_AB, 2, A]),
+        (SpacePrefix::Sections, vec![SPACE_AB, 2, SPACE_A]),
+    ];
+    for (prefix, expected) in cases {
+        let mut vocabulary = sentence_piece();
+        if let VocabularyKind::SentencePiece { space_prefix, .. } = &mut vocabulary.kind {
+            *space_prefix = prefix;
+        }
+        let tokenizer = Tokenizer::from_vocabulary(vocabulary, "test")?;
+        assert_eq!(tokenizer.encode("ab</s>a", false)?, expected, "{prefix:?}");
+    }
+    let mut vocabulary = sentence_piece();
+    if let VocabularyKind::SentencePiece {
+        remove_extra_whitespaces,
+        ..
+    } = &mut vocabulary.kind
+    {
+        *remove_extra_whitespaces = true;
+    }
+    let tokenizer = Tokenizer::from_vocabulary(vocabulary, "test")?;
+    assert_eq!(tokenizer.encode("  a   a ", false)?, [SPACE_A, SPACE_A]);
+    Ok(())
+}
+
+#[test]
+fn special_pieces_are_found_and_never_merged() -> Result<(), DataError> {
+    let mut vocabulary = sentence_piece();
+    for piece in ["<", "s>"] {
+        vocabulary.tokens.push(piece.to_owned());
+        vocabulary.token_types.push(TokenType::Normal);
+    }
+    vocabulary.tokens.push("cab".to_owned());
+    vocabulary.token_types.push(TokenType::UserDefined);
+    if let VocabularyKind::SentencePiece { scores, .. } = &mut vocabulary.kind {
+        scores.extend([-20.0, -21.0, 0.0]);
+    }
+    let tokenizer = Tokenizer::from_vocabulary(vocabulary, "test")?;
+    assert_eq!(tokenizer.encode("<s>a", false)?, [1, SPACE_A]);
+    // A user-defined piece goes before better scores.
+    assert_eq!(tokenizer.encode("acab", false)?, [SPACE_A, 270]);
+    let text = tokenizer.decode(&[1, SPACE_A, 270], true)?;
+    assert_eq!(text, "acab");
+    Ok(())
+}
+
+#[test]
+fn names_choose_how_words_are_cut() {
+    let text = "Hello a 12345\n";
+    let expected = [
+        ("llama-bpe", "Hello|Ġa|Ġ|123|4|5|Ċ"),
+        ("qwen2", "Hel|l|o|Ġa|Ġ|1|2|3|4|5|Ċ"),
+        ("smollm", "Hel|l|o|Ġa|Ġ|1|2|3|4|5|Ċ"),
+        ("gpt-2", "Hel|l|o|Ġa|Ġ|123|4|5|Ċ"),
+    ];
+    for (name, cut) in expected {
+        assert_eq!(words(byte_level(name), text).join("|"), cut, "{name}");
+    }
+    for name in PRE_TOKENIZERS {
+        words(byte_level(name), text);
+    }
+    // Only Qwen's tokenizer composes characters.
+    let vocabulary = byte_level("qwen2");
+    let tokenizer = Tokenizer::from_vocabulary(vocabulary, "test").expect("a tokenizer");
+    let ids = |text| tokenizer.encode(text, false).expect("encodes");
+    assert_eq!(ids("e\u{301}"), ids("é"));
+}
+
+#[test]
+fn the_end_of_a_turn_is_known_by_its_name() -> Result<(), DataError> {
+    let tokenizer = Tokenizer::from_vocabulary(byte_level("qwen2"), "test")?;
+    assert_eq!(tokenizer.end_ids(), [261]);
+    assert_eq!(
+        tokenizer.encode("12<|im_end|>", false)?.last(),
+        Some(&261),
+        "found in the text"
+    );
+    let mut vocabulary = byte_level("llama-bpe");
+    vocabulary.eos = Some(0);
+    vocabulary.bos = Some(3);
+    vocabulary.add_eos = true;
+    vocabulary.add_bos = true;
+    let tokenizer = Tokenizer::from_vocabulary(vocabulary, "test")?;
+    assert_eq!(tokenizer.end_ids(), [0, 261]);
+    assert_eq!(tokenizer.encode("Hello", true)?, [3, 262, 0]);
+    Ok(())
+}
+
+#[test]
+fn damaged_vocabularies_are_refused_by_name() {
+    let text = problem(byte_level("falcon"));
+    assert!(text.contains("x.gguf") && text.contains("\"falcon\""));
+    assert!(PRE_TOKENIZERS.iter().all(|name| text.contains(name)));
+
+    let changed = |change: &dyn Fn(&mut Vocabulary)| {
+        let mut vocabulary = sentence_piece();
+        change(&mut vocabulary);
+        problem(vocabulary)
+    };
+    let text = changed(&|vocabulary| vocabulary.tokens[260] = "▁ab".to_owned());
+    assert!(text.contains("260") && text.contains("265"), "{text}");
+    let text = changed(&|vocabulary| vocabulary.bos = Some(999));
+    assert!(text.contains("999") && text.contains("268"), "{text}");
+    let text = changed(&|vocabulary| vocabulary.bos = None);
+    assert!(text.contains("beginning-of-sequence"), "{text}");
+    let text = changed(&|vocabulary| vocabulary.token_types.truncate(3));
+    assert!(text.contains("3 token types for 268"), "{text}");
+    let text = changed(&|vocabulary| vocabulary.tokens.push("more".to_owned()));
+    assert!(text.contains("for 269 tokens"), "{text}");
+    let text = changed(&|vocabulary| vocabulary.tokens[267] = "a".repeat(2000));
+    assert!(text.contains("2000 bytes"), "{text}");
+    let text = changed(&|vocabulary| {
+        vocabulary.unk = None;
+        vocabulary.tokens[3] = "no byte".to_owned();
+    });
+    assert!(text.contains("<0x00>"), "{text}");
+    assert!(problem(Vocabulary::sentence_piece(Vec::new(), Vec::new())).contains("no token"));
+
+    for (merge, expected) in [("Ġa", "merge 5"), ("", "merge 5"), ("q zz", "tokens")] {
+        let mut vocabulary = byte_level("gpt-2");
+        if let VocabularyKind::ByteLevel { merges, .. } = &mut vocabulary.kind {
+            merges.push(merge.to_owned());
+        }
+        let text = problem(vocabulary);
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn nameless_tokens_keep_their_place() -> Result<(), DataError> {
+    let mut vocabulary = sentence_piece();
+    vocabulary.tokens[261].clear();
+    let tokenizer = Tokenizer::from_vocabulary(vocabulary, "test")?;
+    assert_eq!(tokenizer.id_to_token(261).as_deref(), Some("[EMPTY_261]"));
+    Ok(())
+}
+
+#[test]
+fn a_sentencepiece_file_gives_its_vocabulary() -> Result<(), VocabularyProblem> {
+    let found = Vocabulary::from_sentencepiece(&model().encode_to_vec())?;
+    assert_eq!(found, sentence_piece());
+
+    let mut model = model();
+    let trainer = model.trainer_spec.get_or_insert_default();
+    (trainer.bos_id, trainer.eos_id) = (Some(-1), Some(260));
+    let normalizer = model.normalizer_spec.get_or_insert_default();
+    normalizer.add_dummy_prefix = Some(false);
+    normalizer.remove_extra_whitespaces = None;
+    let found = Vocabulary::from_sentencepiece(&model.encode_to_vec())?;
+    assert_eq!(
+        (found.bos, found.eos, found.unk),
+        (None, Some(260), Some(0))
+    );
+    assert!(matches!(
+        found.kind,
+        VocabularyKind::SentencePiece {
+            space_prefix: SpacePrefix::Never,
+            remove_extra_whitespaces: true,
+            ..
+        }
+    ));
+    Ok(())
+}
+
+#[test]
+fn what_is_not_computed_is_named() {
+    let problem = |change: &dyn Fn(&mut TrainerSpec, &mut NormalizerSpec)| {
+        let mut model = model();
+        change(
+            model.trainer_spec.get_or_insert_default(),
+            model.normalizer_spec.get_or_insert_default(),
+        );
+        Vocabulary::from_sentencepiece(&model.encode_to_vec())
+            .expect_err("not computed")
+            .to_string()
+    };
+    let text = problem(&|trainer, _| trainer.model_type = None);
+    assert!(text.contains("unigram") && text.contains("save_pretrained"));
+    let text = problem(&|trainer, _| trainer.treat_whitespace_as_suffix = Some(true));
+    assert!(text.contains("treat_whitespace_as_suffix"), "{text}");
+    let text = problem(&|_, normalizer| normalizer.escape_whitespaces = Some(false));
+    assert!(text.contains("escape_whitespaces"), "{text}");
+    let text = problem(&|_, normalizer| {
+        normalizer.name = Some("nmt_nfkc".to_owned());
+        normalizer.precompiled_charsmap = Some(vec![1, 2, 3]);
+    });
+    assert!(text.contains("nmt_nfkc"), "{text}");
+}
+
+#[test]
+fn a_folder_with_only_a_sentencepiece_file_opens() -> Result<(), DataError> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(dir.path().join(name), bytes).expect("written");
+    };
+    write("tokenizer.model", &model().encode_to_vec());
+    let open = |dir: &Path| Tokenizer::from_dir(dir);
+    let tokenizer = open(dir.path())?;
+    assert_eq!(
+        tokenizer.encode("ab</s>a", true)?,
+        [1, SPACE_AB, 2, SPACE_A]
+    );
+
+    write("added_tokens.json", br#"{"<im_start>": 268}"#);
+    write(
+        "special_tokens_map.json",
+        br#"{"bos_token": {"content": "<s>"}, "eos_token": "b"}"#,
+    );
+    write(
+        "tokenizer_config.json",
+        br#"{"add_bos_token": false, "add_eos_token": true, "legacy": false, "eos_token": "</s>"}"#,
+    );
+    let tokenizer = open(dir.path())?;
+    assert_eq!(
+        tokenizer.encode("ab<im_start>a", true)?,
+        [SPACE_AB, 268, A, 2]
+    );
+    assert_eq!(
+        (tokenizer.bos(), tokenizer.eos(), tokenizer.max_id()),
+        (Some("<s>"), Some("</s>"), 268)
+    );
+
+    write("tokenizer.model", &model().encode_to_vec()[..1000]);
+    let text = open(dir.path()).expect_err("cut short").to_string();
+    assert!(text.contains("tokenizer.model"), "{text}");
+    let file = std::fs::File::create(dir.path().join("tokenizer.model")).expect("created");
+    file.set_len(1 << 30).expect("a sparse file");
+    let text = open(dir.path()).expect_err("too large").to_string();
+    assert!(text.contains("limit"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn no_cut_of_a_file_panics() {
+    let bytes = model().encode_to_vec();
+    let whole = (0..bytes.len())
+        .filter(|&end| Tokenizer::from_sentencepiece(&bytes[..end], "cut").is_ok())
+        .count();
+    // The settings stand at the end, and without them the type is unigram.
+    assert!(whole < 40, "{whole}");
+    // A length far beyond the file.
+    let huge = [0x0A, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F];
+    assert!(matches!(
+        Vocabulary::from_sentencepiece(&huge),
+        Err(VocabularyProblem::NotSentencePiece { .. })
+    ));
+}
+
+#[test]
+fn a_vocabulary_of_32000_pieces_is_ready_within_a_second() -> Result<(), DataError> {
+    // As many pieces, lengths and splits as Llama-2 has, over an alphabet of eight letters.
+    let mut tokens = pieces()
+        .into_iter()
+        .map(|piece| piece.0)
+        .collect::<Vec<_>>();
+    tokens.truncate(259);
+    let letters: Vec<String> = ('a'..='h').map(|letter| letter.to_string()).collect();
+    let (mut start, mut end) = (tokens.len(), tokens.len() + letters.len());
+    tokens.extend(letters.iter().cloned());
+    while tokens.len() < 32_000 {
+        for at in start..end {
+            for letter in &letters {
+                let longer = format!("{}{letter}", tokens[at]);
+                tokens.push(longer);
+            }
+        }
+        (start, end) = (end, tokens.len());
+    }
+    tokens.truncate(32_000);
+    let scores = (0..tokens.len()).map(|rank| -(rank as f32)).collect();
+    let mut vocabulary = Vocabulary::sentence_piece(tokens, scores);
+    vocabulary.token_types = vec![TokenType::Normal; 32_000];
+    vocabulary.token_types[..3].fill(TokenType::Control);
+    vocabulary.token_types[3..259].fill(TokenType::Byte);
+    let clock = std::time::Instant::now();
+    let tokenizer = Tokenizer::from_vocabulary(vocabulary, "test")?;
+    let elapsed = clock.elapsed();
+    assert_eq!(tokenizer.max_id(), 31_999);
+    // A debug build takes some ten times as long.
+    let limit = if cfg!(debug_assertions) { 10 } else { 1 };
+    assert!(elapsed.as_secs() < limit, "{elapsed:?}");
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Tokenizer::from_sentencepiece(&bytes, "bytes");
+    }
+
+    #[test]
+    fn no_changed_byte_panics(at in 0_usize..3000, byte: u8) {
+        let mut bytes = model().encode_to_vec();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        if let Ok(tokenizer) = Tokenizer::from_sentencepiece(&bytes, "bytes") {
+            prop_assert!(tokenizer.encode("ab é <s> cab", true).is_ok());
+        }
+    }
+
+    #[test]
+    fn any_text_comes_back(text in "[ a-c\n🦀é<>]{0,12}") {
+        let tokenizer = Tokenizer::from_vocabulary(sentence_piece(), "test").expect("a tokenizer");
+        let ids = tokenizer.encode(&text, false).expect("encodes");
+        prop_assert_eq!(tokenizer.decode(&ids, false).expect("decodes"), text);
+    }
+}
