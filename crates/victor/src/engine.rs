@@ -1,7 +1,8 @@
 //! A checkpoint on one backend: model, processor, tokenizer and template together.
 
-use crate::VictorError;
+use crate::answer::Ends;
 use crate::request::{Prompt, Request};
+use crate::{GenerateOptions, VictorError};
 use burn::prelude::*;
 use std::path::Path;
 use victor_backend::VictorBackend;
@@ -83,19 +84,8 @@ impl<B: VictorBackend> Engine<B> {
         };
         let (height, width) = self.processor.output_size();
         let counts = vec![config.visual_tokens_of(height, width); request.images.len()];
-        let expanded = expand_image_tokens(&ids, config.image_token_index, &counts)?;
-        let rows = config.text_config.vocab_size;
-        if let Some(&id) = expanded.ids.iter().find(|id| **id as usize >= rows) {
-            return Err(VictorError::TokenBeyondVocabulary { id, rows });
-        }
-        if expanded.ids.is_empty() {
-            return Err(VictorError::EmptyPrompt);
-        }
-        let sequence = Sequence {
-            ids: expanded.ids,
-            image_spans: expanded.spans,
-        };
-        let rows = sequence.ids.len() + sequence.image_spans.len() * config.num_registers();
+        let sequence = self.sequence(&ids, &counts)?;
+        let rows = self.rows(&sequence);
         let context = config.text_config.max_position_embeddings;
         if rows > context {
             return Err(VictorError::ContextLength { rows, context });
@@ -107,7 +97,40 @@ impl<B: VictorBackend> Engine<B> {
         })
     }
 
-    fn pixels(&self, image: &RgbImage) -> Result<PixelValues, VictorError> {
+    /// Makes room for the visual tokens of every picture.
+    pub(crate) fn sequence(&self, ids: &[u32], counts: &[usize]) -> Result<Sequence, VictorError> {
+        let config = self.model.config();
+        let expanded = expand_image_tokens(ids, config.image_token_index, counts)?;
+        let rows = config.text_config.vocab_size;
+        if let Some(&id) = expanded.ids.iter().find(|id| **id as usize >= rows) {
+            return Err(VictorError::TokenBeyondVocabulary { id, rows });
+        }
+        if expanded.ids.is_empty() {
+            return Err(VictorError::EmptyPrompt);
+        }
+        Ok(Sequence {
+            ids: expanded.ids,
+            image_spans: expanded.spans,
+        })
+    }
+
+    /// Rows of a sequence before the drop, registers included: the positions it takes.
+    pub(crate) fn rows(&self, sequence: &Sequence) -> usize {
+        let registers = self.model.config().num_registers();
+        sequence.ids.len() + sequence.image_spans.len() * registers
+    }
+
+    /// When answers of this model end.
+    pub(crate) fn ends<'a>(&'a self, options: &'a GenerateOptions) -> Ends<'a> {
+        Ends {
+            options,
+            stop_ids: &self.stop_ids,
+            context: self.model.config().text_config.max_position_embeddings,
+        }
+    }
+
+    /// A picture as the tower takes it.
+    pub(crate) fn pixels(&self, image: &RgbImage) -> Result<PixelValues, VictorError> {
         Ok(self.processor.preprocess(image)?)
     }
 
