@@ -109,7 +109,7 @@ pub(crate) fn run(args: &ChatArgs, output: &mut Output) -> anyhow::Result<()> {
             Line::Help => eprintln!("{HELP}"),
             Line::Quit => break,
             Line::Unknown(command) => {
-                eprintln!("error: {command}: no such command; /help tells which there are");
+                eprintln!("error: {command}: not a command; /help tells how they are written");
             }
         }
     }
@@ -196,10 +196,14 @@ impl Session<'_> {
                 None => break,
             }
         }
+        let completion = turn.completion();
         if !self.args.answer.json {
             output.line("")?;
+            if completion.finish_reason == FinishReason::Interrupted {
+                eprintln!("(stopped)");
+            }
         }
-        Ok(Some((turn.completion(), turn.usage(), turn.timings())))
+        Ok(Some((completion, turn.usage(), turn.timings())))
     }
 
     fn show(&mut self, path: &Path) {
