@@ -276,7 +276,7 @@ fn what_was_shown_is_what_is_remembered() {
         let said = chat.messages()[..3].to_vec();
         assert_eq!(
             found,
-            at_once(&model, &said, &[image.clone()], &how),
+            at_once(&model, &said, std::slice::from_ref(&image), &how),
             "{shown:?}"
         );
         assert_eq!(chat.usage().restarts, 0, "{shown:?}");
@@ -299,7 +299,7 @@ fn stop_strings_leave_nothing_behind() {
         let said = chat.messages()[..3].to_vec();
         assert_eq!(
             found,
-            at_once(&model, &said, &[image.clone()], &how),
+            at_once(&model, &said, std::slice::from_ref(&image), &how),
             "{stop:?}"
         );
         assert_eq!(chat.usage().restarts, restarts, "{stop:?}");
@@ -359,7 +359,7 @@ fn bad_turns_change_nothing() {
     assert_eq!((chat.messages().len(), chat.usage().rows), (0, 0));
     say(&mut chat, "Hello.");
 
-    let error = model.chat(options(0)).err().expect("no tokens");
+    let error = model.chat(options(0)).expect_err("no tokens");
     assert!(matches!(error, VictorError::Option { .. }), "{error}");
     let refuses = with_template("{{ raise_exception('no system turns') }}");
     let model = open(refuses.path(), Device::Flex);
@@ -367,7 +367,7 @@ fn bad_turns_change_nothing() {
         system: Some("Be brief.".into()),
         ..options(5)
     };
-    let error = model.chat(system).err().expect("a refusal");
+    let error = model.chat(system).expect_err("a refusal");
     let source = std::error::Error::source(&error).map(ToString::to_string);
     let told = format!("{error} {source:?}");
     assert!(told.contains("no system turns"), "{told}");
