@@ -89,8 +89,8 @@ pub(crate) fn run(args: &ChatArgs, output: &mut Output) -> anyhow::Result<()> {
     for picture in &shown {
         chat.add_image(picture)?;
     }
-    let mut lines = Lines::open();
-    if lines.is_terminal() {
+    let mut lines = Lines::open()?;
+    if let Lines::Typed(_) = lines {
         eprintln!("/help tells the commands, /quit ends.");
     }
     let mut session = Session {
