@@ -14,7 +14,8 @@ use victor::{
 /// What the user does in one turn: the pictures shown and the words said.
 type Doing<'a> = (&'a [&'a str], &'a str);
 
-/// The CPUs: GPUs of the CI are software, on which these models would take minutes.
+/// The CPUs: GPUs of the CI are software, on which this would take minutes; `properties.rs` has them
+/// prefill in parts.
 fn devices() -> Vec<Device> {
     let cpus = [Device::Flex, Device::NdArray];
     let devices = common::devices().into_iter();
@@ -202,7 +203,7 @@ fn random_models_answer_as_if_asked_at_once() {
         (&["image2.png", "image1.png"], "Are they the same?"),
         (&[], "Sure?"),
     ];
-    for device in common::devices() {
+    for device in devices() {
         for (case, doings) in [
             ("victor-vicuna-m4-k3", first),
             ("victor-vicuna-m4-k3", later),
