@@ -235,7 +235,9 @@ impl<B: VictorBackend> Said<B> {
         let config = self.prompts.model.config().clone();
         let part = Prompts::<B>::new(&(config, gaps.to_vec(), seed), device);
         let layout = self.prompts.layout(&part.sequences);
-        let visual = part.visual(0..self.samples);
+        let shown: Vec<_> = part.features.iter().flatten().cloned().collect();
+        let project = |shown| self.prompts.model.project(Tensor::cat(shown, 0));
+        let visual = (!shown.is_empty()).then(|| project(shown));
         for (sample, (new, features)) in part.sequences.iter().zip(part.features).enumerate() {
             let whole = &mut self.prompts.sequences[sample];
             let start = whole.ids.len();
