@@ -203,6 +203,212 @@ fn a_ragged_batch_equals_its_samples_alone() {
     });
 }
 
+/// A model, `[part][sample]` prompts that follow one another, and a seed for the rest.
+type Talk = (VlmConfig, Vec<Vec<Vec<usize>>>, u64);
+
+fn talk() -> impl Strategy<Value = Talk> {
+    let parts = (1_usize..=2, 2_usize..=3).prop_flat_map(|(samples, parts)| {
+        prop::collection::vec(prop::collection::vec(tiny::gaps(), samples), parts)
+    });
+    (tiny::config(), parts, any::<u64>())
+}
+
+/// The prompts of a conversation as far as it has come.
+struct Said<B: Backend> {
+    prompts: Prompts<B>,
+    samples: usize,
+    lengths: Vec<usize>,
+}
+
+impl<B: VictorBackend> Said<B> {
+    fn new((config, parts, seed): &Talk, device: &B::Device) -> Self {
+        let samples = parts[0].len();
+        let nothing = vec![Vec::new(); samples];
+        let mut prompts = Prompts::new(&(config.clone(), nothing, *seed), device);
+        prompts.features = vec![None; samples];
+        Self {
+            prompts,
+            samples,
+            lengths: Vec::new(),
+        }
+    }
+
+    /// Appends a part to every sample and returns its rows and visual tokens.
+    fn say(
+        &mut self,
+        gaps: &[Vec<usize>],
+        seed: u64,
+        device: &B::Device,
+    ) -> (BatchLayout, Option<Tensor<B, 2>>) {
+        let config = self.prompts.model.config().clone();
+        let part = Prompts::<B>::new(&(config, gaps.to_vec(), seed), device);
+        let layout = self.prompts.layout(&part.sequences);
+        let shown: Vec<_> = part.features.iter().flatten().cloned().collect();
+        let project = |shown| self.prompts.model.project(Tensor::cat(shown, 0));
+        let visual = (!shown.is_empty()).then(|| project(shown));
+        for (sample, (new, features)) in part.sequences.iter().zip(part.features).enumerate() {
+            let whole = &mut self.prompts.sequences[sample];
+            let start = whole.ids.len();
+            whole.ids.extend_from_slice(&new.ids);
+            let spans = new.image_spans.iter();
+            let spans = spans.map(|span| span.start + start..span.end + start);
+            whole.image_spans.extend(spans);
+            let shown = &mut self.prompts.features[sample];
+            let all: Vec<_> = shown.take().into_iter().chain(features).collect();
+            *shown = (!all.is_empty()).then(|| Tensor::cat(all, 0));
+        }
+        self.lengths.push(layout.len());
+        (layout, visual)
+    }
+
+    /// Decodes one token for every sample, which then belongs to what was said.
+    fn decode(&mut self, token: u32, cache: &mut KvCache<B>) -> Tensor<B, 2> {
+        let tokens: Vec<u32> = (0..self.samples as u32).map(|s| (token + s) % 60).collect();
+        for (sequence, token) in self.prompts.sequences.iter_mut().zip(&tokens) {
+            sequence.ids.push(*token);
+        }
+        self.prompts.model.decode(&tokens, cache)
+    }
+
+    /// The logits are those of everything said at once.
+    fn check(&self, logits: &Tensor<B, 2>, device: Device, when: &str) -> Outcome {
+        for sample in 0..self.samples {
+            let found = values(logits.clone().narrow(0, sample, 1));
+            let expected = self.prompts.uncached(sample, &[]);
+            let what = format!("{when}, sample {sample} after parts of {:?}", self.lengths);
+            close(&found, &expected, device, &what)?;
+        }
+        Ok(())
+    }
+}
+
+struct InParts<'a>(&'a Talk, Device);
+
+impl DeviceTask for InParts<'_> {
+    type Output = Outcome;
+
+    fn run<B: VictorBackend>(self, device: B::Device) -> Outcome {
+        let (_, parts, seed) = self.0;
+        let mut said = Said::<B>::new(self.0, &device);
+        let mut cache = said.prompts.cache();
+        let mut appended = Vec::new();
+        for (index, gaps) in parts.iter().enumerate() {
+            let part = u64::try_from(index).expect("small") + 1;
+            let (layout, visual) = said.say(gaps, seed.wrapping_add(1000 * part), &device);
+            let logits = said.prompts.model.prefill(&layout, visual, &mut cache);
+            said.check(&logits, self.1, "prefilled")?;
+            appended.push((layout.len(), layout.kept_len()));
+
+            // Rows that were appended and forgotten leave nothing behind.
+            for token in [11, 12] {
+                let _ = said
+                    .prompts
+                    .model
+                    .decode(&vec![token; said.samples], &mut cache);
+            }
+            cache.truncate(2);
+            for step in 0..2 {
+                let logits = said.decode(7 * step + 3, &mut cache);
+                said.check(&logits, self.1, "decoded")?;
+            }
+            appended.push((2, 2));
+        }
+        let config = said.prompts.model.config();
+        let layers = config.text_config.num_hidden_layers;
+        let drop = config.drop_layer().unwrap_or(layers);
+        let before: usize = appended.iter().map(|(all, _)| all).sum();
+        let after: usize = appended.iter().map(|(_, kept)| kept).sum();
+        let expected: Vec<usize> = (0..layers)
+            .map(|layer| if layer < drop { before } else { after })
+            .collect();
+        prop_assert_eq!(cache.lengths(), expected);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_conversation_in_parts_equals_it_at_once() {
+    check(talk(), |talk, device| {
+        device.run(InParts(&talk, device)).expect("compiled in")
+    });
+}
+
+struct ChangedLater<'a>(&'a Talk, Device);
+
+impl DeviceTask for ChangedLater<'_> {
+    type Output = Outcome;
+
+    fn run<B: VictorBackend>(self, device: B::Device) -> Outcome {
+        let (_, parts, seed) = self.0;
+        let mut said = Said::<B>::new(self.0, &device);
+        let mut cache = said.prompts.cache();
+        let (layout, visual) = said.say(&parts[0], *seed, &device);
+        let _ = said.prompts.model.prefill(&layout, visual, &mut cache);
+
+        let (layout, visual) = said.say(&parts[1], seed.wrapping_add(1), &device);
+        let model = &said.prompts.model;
+        let embeds = model.embed(&layout, visual);
+        let hidden = model.forward_before_drop(&layout, embeds, Some(&mut cache));
+        let after = |hidden: Tensor<B, 3>| {
+            let mut cache = cache.clone();
+            let rows = model.forward_after_drop(&layout, hidden, Some(&mut cache));
+            let next = model.decode(&vec![5; said.samples], &mut cache);
+            (token_values(model, &layout, rows), values(next))
+        };
+        let expected = after(hidden.clone());
+        let found = after(hidden + visual_noise(&layout, &device));
+        prop_assert!(!expected.0.is_empty());
+        prop_assert_eq!(
+            found,
+            expected,
+            "later layers saw dropped rows on {}",
+            self.1
+        );
+        Ok(())
+    }
+}
+
+#[test]
+fn later_layers_do_not_see_rows_dropped_later() {
+    let drops = talk().prop_filter(
+        "drops a picture of the second part",
+        |(config, parts, _)| {
+            config.drop_layer().is_some() && parts[1].iter().any(|gaps| gaps.len() > 1)
+        },
+    );
+    check(drops, |talk, device| {
+        device
+            .run(ChangedLater(&talk, device))
+            .expect("compiled in")
+    });
+}
+
+/// What to add to hidden rows so that those of visual tokens change, `[batch, rows, 1]`.
+fn visual_noise<B: Backend>(layout: &BatchLayout, device: &B::Device) -> Tensor<B, 3> {
+    let noise = layout.rows().iter().flatten().map(|row| match row {
+        Row::Visual(index) => 5.0 + *index as f32,
+        _ => 0.0,
+    });
+    let noise: Vec<f32> = noise.collect();
+    let shape = [layout.batch(), layout.len(), 1];
+    Tensor::from_data(TensorData::new(noise, shape), device)
+}
+
+/// The rows that hold a token; padding of a ragged batch may hold anything: nothing reads it.
+fn token_values<B: VictorBackend>(
+    model: &Vlm<B>,
+    layout: &BatchLayout,
+    hidden: Tensor<B, 3>,
+) -> Vec<f32> {
+    let width = model.config().text_config.hidden_size;
+    let kept = model.output_rows(layout).into_iter().flatten();
+    let hidden = values(hidden);
+    let rows = hidden.chunks_exact(width).zip(kept);
+    rows.filter(|(_, row)| *row != Row::Padding)
+        .flat_map(|(values, _)| values.to_vec())
+        .collect()
+}
+
 struct ChangedRows<'a>(&'a Case, Device);
 
 impl DeviceTask for ChangedRows<'_> {
@@ -214,27 +420,12 @@ impl DeviceTask for ChangedRows<'_> {
         let model = &prompts.model;
         let visual = prompts.visual(0..prompts.sequences.len());
         let hidden = model.forward_before_drop(&layout, model.embed(&layout, visual), None);
-        let noise = layout.rows().iter().flatten().map(|row| match row {
-            Row::Visual(index) => 5.0 + *index as f32,
-            _ => 0.0,
-        });
-        let noise = TensorData::new(
-            noise.collect::<Vec<f32>>(),
-            [layout.batch(), layout.len(), 1],
-        );
-        let changed = hidden.clone() + Tensor::from_data(noise, &device);
-        // Padding of a ragged batch may hold any row: nothing reads it.
-        let width = model.config().text_config.hidden_size;
-        let tokens = |hidden: Tensor<B, 3>| -> Vec<f32> {
-            let kept = model.output_rows(&layout).into_iter().flatten();
-            let hidden = values(hidden);
-            let rows = hidden.chunks_exact(width).zip(kept);
-            rows.filter(|(_, row)| *row != Row::Padding)
-                .flat_map(|(values, _)| values.to_vec())
-                .collect()
+        let changed = hidden.clone() + visual_noise(&layout, &device);
+        let tokens = |hidden| {
+            let rows = model.forward_after_drop(&layout, hidden, None);
+            token_values(model, &layout, rows)
         };
-        let found = tokens(model.forward_after_drop(&layout, changed, None));
-        let expected = tokens(model.forward_after_drop(&layout, hidden, None));
+        let (found, expected) = (tokens(changed), tokens(hidden));
         prop_assert!(!expected.is_empty());
         prop_assert_eq!(
             found,

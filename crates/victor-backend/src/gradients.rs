@@ -3,7 +3,7 @@
 //! Only `Autodiff` calls them. They keep what went in and came out of an operation and recompute the
 //! rest, so that no score or probability matrix outlives its layer.
 
-use crate::plain::repeat_heads;
+use crate::plain::{repeat_heads, right_of};
 use burn::prelude::*;
 use burn::tensor::activation::{sigmoid, softmax};
 
@@ -47,12 +47,8 @@ pub fn grouped_attention<B: Backend>(
         scores = scores.mask_fill(mask.expand(all), f32::NEG_INFINITY);
     }
     if causal {
-        let offset = seq_k as i64 - seq_q as i64;
-        let right = Tensor::<B, 2, Bool>::tril_mask([seq_q, seq_k], offset, &scores.device());
-        scores = scores.mask_fill(
-            right.reshape([1, 1, seq_q, seq_k]).expand(all),
-            f32::NEG_INFINITY,
-        );
+        let right = right_of(seq_q, seq_k, &scores.device()).expand(all);
+        scores = scores.mask_fill(right, f32::NEG_INFINITY);
     }
     let probabilities = softmax(scores, 3);
 

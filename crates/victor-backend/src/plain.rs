@@ -47,14 +47,38 @@ pub fn grouped_attention<B: Backend>(
         let output = fused(query, key, value, mask, false);
         return output.reshape([batch, heads, 1, head_dim]);
     }
-    let mask = mask.map(|mask| mask.expand([batch, heads, seq_q, seq_k]));
+    let all = [batch, heads, seq_q, seq_k];
+    let mut mask = mask.map(|mask| mask.expand(all));
+    // Behind a cache the mask says what is to the right: CubeCL's flash kernels align causality at the
+    // top left. A single row has nothing to its right.
+    let behind_cache = seq_k > seq_q;
+    if causal && behind_cache && seq_q > 1 {
+        let right = right_of(seq_q, seq_k, &query.device()).expand(all);
+        mask = Some(match mask {
+            Some(mask) => mask.bool_or(right),
+            None => right,
+        });
+    }
     fused(
         query,
         repeat_heads(key, groups),
         repeat_heads(value, groups),
         mask,
-        causal,
+        causal && !behind_cache,
     )
+}
+
+/// Which keys are to the right of a query when the last query stands at the last key, `true` = it is.
+///
+/// # Shapes
+/// - output: `[1, 1, seq_q, seq_k]`
+pub(crate) fn right_of<B: Backend>(
+    seq_q: usize,
+    seq_k: usize,
+    device: &B::Device,
+) -> Tensor<B, 4, Bool> {
+    let offset = seq_k as i64 - seq_q as i64;
+    Tensor::<B, 2, Bool>::tril_mask([seq_q, seq_k], offset, device).reshape([1, 1, seq_q, seq_k])
 }
 
 /// Repeats every key or value head for the query heads of its group.

@@ -170,7 +170,8 @@ pub(crate) fn progress_bar(length: usize) -> ProgressBar {
     }
 }
 
-fn in_words(timings: &Timings) -> String {
+/// Where the time went.
+pub(crate) fn in_words(timings: &Timings) -> String {
     let Timings {
         preprocess_s,
         vision_s,

@@ -4,9 +4,12 @@ mod answer;
 mod args;
 mod ask;
 mod caption;
+mod chat;
 mod convert;
 mod eval;
 mod info;
+mod interrupt;
+mod lines;
 mod output;
 mod pictures;
 mod probe;
@@ -29,6 +32,7 @@ struct Cli {
 enum Command {
     Caption(caption::CaptionArgs),
     Ask(ask::AskArgs),
+    Chat(chat::ChatArgs),
     Info(info::InfoArgs),
     Convert(convert::ConvertArgs),
     Trace(trace::TraceArgs),
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Caption(args) => caption::run(&args, &mut output),
         Command::Ask(args) => ask::run(&args, &mut output),
+        Command::Chat(args) => chat::run(&args, &mut output),
         Command::Info(args) => info::run(&args, &mut output),
         Command::Trace(args) => trace::run(&args),
         Command::Convert(args) => convert::run(&args),
@@ -60,7 +65,7 @@ fn main() -> ExitCode {
 }
 
 /// An error and what led to it, a line each; a cause its effect already tells is not told again.
-fn with_causes(error: &anyhow::Error) -> String {
+pub(crate) fn with_causes(error: &anyhow::Error) -> String {
     let mut told = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !told.contains(&cause) {

@@ -75,16 +75,58 @@ impl<B: Backend> KvCache<B> {
     pub fn is_empty(&self) -> bool {
         self.layers.iter().all(Option::is_none)
     }
+
+    /// The position that the next row of each sample takes in the layers before the drop: how many
+    /// rows it has there, padding not counted. Empty for an empty cache.
+    pub fn positions(&self) -> &[usize] {
+        &self.before.next_position
+    }
+
+    /// Forgets the last `rows` rows of every layer, as if they had never been appended.
+    ///
+    /// They must be tokens: of a picture the layers on the two sides of the drop hold different rows.
+    ///
+    /// # Panics
+    /// If a layer holds fewer rows.
+    pub fn truncate(&mut self, rows: usize) {
+        if rows == 0 {
+            return;
+        }
+        for (key, value) in self.layers.iter_mut().flatten() {
+            let left = key.dims()[2] - rows;
+            *key = key.clone().narrow(2, 0, left);
+            *value = value.clone().narrow(2, 0, left);
+        }
+        self.before.truncate(rows);
+        self.after.truncate(rows);
+    }
 }
 
 impl Slots {
-    /// Adds the slots of new rows; `rows` is `[batch][new]`.
-    pub(crate) fn extend(&mut self, rows: &[Vec<bool>], next_position: &[usize]) {
-        self.used.resize(rows.len(), Vec::new());
+    /// The samples; before the first row, `batch` of them without a row.
+    pub(crate) fn begin(&mut self, batch: usize) {
+        if self.used.is_empty() {
+            self.used = vec![Vec::new(); batch];
+            self.next_position = vec![0; batch];
+        }
+        assert_eq!(self.used.len(), batch, "the cache holds other samples");
+    }
+
+    /// Adds the slots of new rows, `[batch][new]`, that move each sample on by so many positions.
+    pub(crate) fn extend(&mut self, rows: &[Vec<bool>], positions: &[usize]) {
         for (used, new) in self.used.iter_mut().zip(rows) {
             used.extend_from_slice(new);
         }
-        self.next_position = next_position.to_vec();
+        for (next, new) in self.next_position.iter_mut().zip(positions) {
+            *next += new;
+        }
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        for (used, next) in self.used.iter_mut().zip(&mut self.next_position) {
+            let forgotten = used.split_off(used.len() - rows);
+            *next -= forgotten.into_iter().filter(|used| *used).count();
+        }
     }
 
     /// The mask of the last `new` rows over all slots, `[batch, 1, new, slots]`, `true` = hidden;

@@ -1,7 +1,8 @@
 //! Where every row of a batch comes from, which position it has, and which rows survive the drop.
 //!
 //! Plain integers, decided before any tensor is touched: `[prefix; x_V; x_R; suffix]` for every image
-//! of every sample. Batches are padded on the left, so the last row is always a token.
+//! of every sample. Batches are padded on the left, so the last row is always a token. Positions count
+//! from the first row laid out; what stands in a cache before it moves them on.
 
 use crate::config::PositionMode;
 use std::ops::Range;
@@ -70,12 +71,23 @@ impl std::error::Error for LayoutError {}
 /// The rows of a padded batch on one side of the drop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Side {
-    /// Position of every row, `[batch][rows]`; padding has 0.
+    /// Position of every row, counted from the layout's first, `[batch][rows]`; padding has 0.
     pub(crate) positions: Vec<Vec<usize>>,
     /// Which rows hold a token, `[batch][rows]`.
     pub(crate) used: Vec<Vec<bool>>,
     /// The position of the token after the last, `[batch]`.
     pub(crate) next_position: Vec<usize>,
+}
+
+impl Side {
+    /// One token a sample.
+    pub(crate) fn token(batch: usize) -> Self {
+        Self {
+            positions: vec![vec![0]; batch],
+            used: vec![vec![true]; batch],
+            next_position: vec![1; batch],
+        }
+    }
 }
 
 /// A batch: its rows, their positions, and what the drop keeps.
@@ -89,7 +101,7 @@ pub struct BatchLayout {
 }
 
 impl BatchLayout {
-    /// Lays out sequences with `num_registers` registers after every image, from position 0.
+    /// Lays out sequences with `num_registers` registers after every image.
     ///
     /// # Errors
     /// If there is nothing to lay out or a span does not fit its ids.

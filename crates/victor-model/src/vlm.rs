@@ -154,12 +154,14 @@ impl<B: VictorBackend> Vlm<B> {
 
     /// Runs all layers on embedded rows and drops the visual ones on the way.
     ///
+    /// With a cache, the rows stand behind those it holds and are appended to it.
+    ///
     /// # Shapes
     /// - embeds: `[batch, rows, hidden]`, as [`embed`](Self::embed) gives them
     /// - output: `[batch, surviving rows, hidden]`, before the final norm
     ///
     /// # Panics
-    /// If the cache is not empty.
+    /// If the cache holds another number of samples.
     pub fn forward(
         &self,
         layout: &BatchLayout,
@@ -176,24 +178,25 @@ impl<B: VictorBackend> Vlm<B> {
     /// - embeds, output: `[batch, rows, hidden]`
     ///
     /// # Panics
-    /// If the cache is not empty.
+    /// If the cache holds another number of samples.
     pub fn forward_before_drop(
         &self,
         layout: &BatchLayout,
         embeds: Tensor<B, 3>,
         cache: Option<&mut KvCache<B>>,
     ) -> Tensor<B, 3> {
-        let mut slots = Slots::default();
-        let rows = self.layout_rows(&layout.before, layout.len(), &mut slots);
-        let Some(cache) = cache else {
-            return self
-                .language_model
-                .run(embeds, 0..self.first_dropped(), &rows, None);
-        };
-        assert!(cache.is_empty(), "a batch is prefilled into an empty cache");
-        cache.before = slots;
+        self.run_before(&layout.before, embeds, cache)
+    }
+
+    fn run_before(
+        &self,
+        side: &Side,
+        hidden: Tensor<B, 3>,
+        mut cache: Option<&mut KvCache<B>>,
+    ) -> Tensor<B, 3> {
+        let rows = self.rows(side, cache.as_deref_mut().map(|cache| &mut cache.before));
         self.language_model
-            .run(embeds, 0..self.first_dropped(), &rows, Some(cache))
+            .run(hidden, 0..self.first_dropped(), &rows, cache)
     }
 
     /// Drops the visual rows and runs the remaining layers; the identity where nothing is dropped.
@@ -201,22 +204,29 @@ impl<B: VictorBackend> Vlm<B> {
     /// # Shapes
     /// - hidden: `[batch, rows, hidden]`
     /// - output: `[batch, surviving rows, hidden]`
+    ///
+    /// # Panics
+    /// If the cache holds another number of samples, or no row survives.
     pub fn forward_after_drop(
         &self,
         layout: &BatchLayout,
         hidden: Tensor<B, 3>,
+        cache: Option<&mut KvCache<B>>,
+    ) -> Tensor<B, 3> {
+        if self.config.drop_layer().is_none() {
+            return hidden;
+        }
+        self.run_after(&layout.after, keep_rows(hidden, &layout.kept), cache)
+    }
+
+    fn run_after(
+        &self,
+        side: &Side,
+        hidden: Tensor<B, 3>,
         mut cache: Option<&mut KvCache<B>>,
     ) -> Tensor<B, 3> {
         let layers = self.config.text_config.num_hidden_layers;
-        if self.first_dropped() == layers {
-            return hidden;
-        }
-        let mut slots = Slots::default();
-        let rows = self.layout_rows(&layout.after, layout.kept_len(), &mut slots);
-        if let Some(cache) = cache.as_deref_mut() {
-            cache.after = slots;
-        }
-        let hidden = keep_rows(hidden, &layout.kept);
+        let rows = self.rows(side, cache.as_deref_mut().map(|cache| &mut cache.after));
         self.language_model
             .run(hidden, self.first_dropped()..layers, &rows, cache)
     }
@@ -228,12 +238,20 @@ impl<B: VictorBackend> Vlm<B> {
             .unwrap_or(self.config.text_config.num_hidden_layers)
     }
 
-    fn layout_rows(&self, side: &Side, length: usize, slots: &mut Slots) -> Rows<B> {
+    /// Claims the slots of new rows behind those there are.
+    fn rows(&self, side: &Side, cached: Option<&mut Slots>) -> Rows<B> {
         let device = &self.device();
+        let mut fresh = Slots::default();
+        let slots = cached.unwrap_or(&mut fresh);
+        slots.begin(side.used.len());
+        let moved = side.positions.iter().zip(&slots.next_position);
+        let positions: Vec<Vec<usize>> = moved
+            .map(|(positions, start)| positions.iter().map(|at| start + at).collect())
+            .collect();
         slots.extend(&side.used, &side.next_position);
         Rows {
-            rotary: self.rotary.rotary(&side.positions, device),
-            mask: slots.mask(length, device),
+            rotary: self.rotary.rotary(&positions, device),
+            mask: slots.mask(side.used[0].len(), device),
         }
     }
 
@@ -245,10 +263,16 @@ impl<B: VictorBackend> Vlm<B> {
         layout.kept_rows()
     }
 
-    /// Fills the cache and returns the logits of the next token: the head sees the last row only.
+    /// Appends rows to the cache and returns the logits of the next token: the head sees the last
+    /// row only.
+    ///
+    /// A sequence may be fed in parts, one call each: into a filled cache go the rows that follow.
     ///
     /// # Shapes
     /// - output: `[batch, vocab]`
+    ///
+    /// # Panics
+    /// If the cache holds another number of samples.
     pub fn prefill(
         &self,
         layout: &BatchLayout,
@@ -269,43 +293,19 @@ impl<B: VictorBackend> Vlm<B> {
     /// - output: `[batch, vocab]`
     ///
     /// # Panics
-    /// If the cache was not filled by [`prefill`](Self::prefill) with as many samples.
+    /// If the cache holds another number of samples.
     pub fn decode(&self, tokens: &[u32], cache: &mut KvCache<B>) -> Tensor<B, 2> {
-        let device = &self.device();
         let batch = tokens.len();
-        assert_eq!(
-            cache.before.used.len(),
-            batch,
-            "one token for every cached sample"
-        );
         let ids = tokens.iter().map(|id| *id as i32).collect();
-        let hidden = self.language_model.embed(int_tensor(ids, device));
-        let mut hidden = hidden.reshape([batch, 1, self.config.text_config.hidden_size]);
+        let hidden = self.language_model.embed(int_tensor(ids, &self.device()));
+        let hidden = hidden.reshape([batch, 1, self.config.text_config.hidden_size]);
 
-        let (drop, layers) = (
-            self.first_dropped(),
-            self.config.text_config.num_hidden_layers,
-        );
-        let rows = self.next_rows(&mut cache.before, device);
-        hidden = self.language_model.run(hidden, 0..drop, &rows, Some(cache));
-        if drop < layers {
-            let rows = self.next_rows(&mut cache.after, device);
-            hidden = self
-                .language_model
-                .run(hidden, drop..layers, &rows, Some(cache));
+        let token = Side::token(batch);
+        let mut hidden = self.run_before(&token, hidden, Some(cache));
+        if self.config.drop_layer().is_some() {
+            hidden = self.run_after(&token, hidden, Some(cache));
         }
         self.language_model.logits(hidden).squeeze_dim(1)
-    }
-
-    /// Claims one slot a sample.
-    fn next_rows(&self, slots: &mut Slots, device: &B::Device) -> Rows<B> {
-        let positions: Vec<Vec<usize>> = slots.next_position.iter().map(|at| vec![*at]).collect();
-        let next: Vec<usize> = slots.next_position.iter().map(|at| at + 1).collect();
-        slots.extend(&vec![vec![true]; next.len()], &next);
-        Rows {
-            rotary: self.rotary.rotary(&positions, device),
-            mask: slots.mask(1, device),
-        }
     }
 
     /// The device the weights are on.

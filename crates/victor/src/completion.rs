@@ -24,6 +24,8 @@ pub enum FinishReason {
     Length,
     /// The model's context is full.
     Context,
+    /// It has not ended: nobody asked for the next token.
+    Interrupted,
 }
 
 /// A whole answer.

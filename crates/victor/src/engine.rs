@@ -1,12 +1,13 @@
 //! A checkpoint on one backend: model, processor, tokenizer and template together.
 
+use crate::answer::Ends;
 use crate::pictures::Picture;
 use crate::request::{Prompt, Request};
-use crate::{ModelFiles, VictorError};
+use crate::{GenerateOptions, ModelFiles, VictorError};
 use burn::prelude::*;
 use victor_backend::VictorBackend;
 use victor_data::{ChatTemplate, ExpandedPrompt, ImageProcessor, Tokenizer, expand_image_tokens};
-use victor_model::{BatchLayout, Row, Sequence, TileGrid, Vlm};
+use victor_model::{BatchLayout, Row, Sequence, Vlm};
 use victor_weights::{LoadOptions, LoadReport};
 
 /// A loaded checkpoint on backend `B`.
@@ -65,29 +66,52 @@ impl<B: VictorBackend> Engine<B> {
     fn prepare_one(&self, request: &Request) -> Result<Prepared, VictorError> {
         let config = self.model.config();
         let grids = self.grids(&request.images)?;
-        let marker = config
-            .picture
-            .as_ref()
-            .map(|picture| picture.image_token_index);
-        let encode = |text: &str, special| match marker {
-            Some(marker) => self.tokenizer.encode_with_images(text, special, marker),
-            None => self.tokenizer.encode(text, special),
-        };
         let ids = match &request.prompt {
-            Prompt::Raw(text) => encode(text, true)?,
-            Prompt::Chat(messages) => {
-                let text = self.template.render(messages, true)?;
-                encode(&text, self.tokenizer.wants_special_tokens(&text))?
-            }
+            Prompt::Raw(text) => self.encode(text, true)?,
+            Prompt::Chat(messages) => self.encode_prompt(&self.template.render(messages, true)?)?,
         };
-        let expanded = match &config.picture {
-            Some(picture) => {
-                let tokens = |grid: &TileGrid| self.visual_tokens_of(picture, grid);
-                let counts: Vec<usize> = grids.iter().map(tokens).collect();
-                expand_image_tokens(&ids, picture.image_token_index, &counts)?
-            }
+        let counts: Vec<usize> = grids.iter().map(|grid| self.visual_rows(grid)).collect();
+        let sequence = self.sequence(&ids, &counts)?;
+        let rows = self.rows(&sequence);
+        let context = config.text_config.max_position_embeddings;
+        if rows > context {
+            return Err(VictorError::ContextLength { rows, context });
+        }
+        let images = request.images.iter().zip(grids);
+        let pictures = images.map(|(image, grid)| self.picture(image, grid));
+        Ok(Prepared {
+            sequence,
+            pictures: pictures.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The ids of a text, one for each picture's marker.
+    fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, VictorError> {
+        Ok(match self.image_token() {
+            Some(marker) => self.tokenizer.encode_with_images(text, special, marker)?,
+            None => self.tokenizer.encode(text, special)?,
+        })
+    }
+
+    /// The ids of a rendered chat template: special tokens are added unless it wrote the first itself.
+    pub(crate) fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, VictorError> {
+        self.encode(text, self.tokenizer.wants_special_tokens(text))
+    }
+
+    /// The id that marks a picture; `None` for a model that reads text only.
+    pub(crate) fn image_token(&self) -> Option<u32> {
+        let picture = self.model.config().picture.as_ref()?;
+        Some(picture.image_token_index)
+    }
+
+    /// Makes room for the visual tokens of every picture.
+    pub(crate) fn sequence(&self, ids: &[u32], counts: &[usize]) -> Result<Sequence, VictorError> {
+        let config = self.model.config();
+        let marker = self.image_token();
+        let expanded = match marker {
+            Some(marker) => expand_image_tokens(ids, marker, counts)?,
             None => ExpandedPrompt {
-                ids,
+                ids: ids.into(),
                 spans: Vec::new(),
             },
         };
@@ -100,21 +124,25 @@ impl<B: VictorBackend> Engine<B> {
         if expanded.ids.is_empty() {
             return Err(VictorError::EmptyPrompt);
         }
-        let sequence = Sequence {
+        Ok(Sequence {
             ids: expanded.ids,
             image_spans: expanded.spans,
-        };
-        let rows = sequence.ids.len() + sequence.image_spans.len() * config.num_registers();
-        let context = config.text_config.max_position_embeddings;
-        if rows > context {
-            return Err(VictorError::ContextLength { rows, context });
-        }
-        let images = request.images.iter().zip(grids);
-        let pictures = images.map(|(image, grid)| self.picture(image, grid));
-        Ok(Prepared {
-            sequence,
-            pictures: pictures.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Rows of a sequence before the drop, registers included: the positions it takes.
+    pub(crate) fn rows(&self, sequence: &Sequence) -> usize {
+        let registers = self.model.config().num_registers();
+        sequence.ids.len() + sequence.image_spans.len() * registers
+    }
+
+    /// When answers of this model end.
+    pub(crate) fn ends<'a>(&'a self, options: &'a GenerateOptions) -> Ends<'a> {
+        Ends {
+            options,
+            stop_ids: &self.stop_ids,
+            context: self.model.config().text_config.max_position_embeddings,
+        }
     }
 
     /// The rows of prepared requests.

@@ -88,6 +88,18 @@ pub enum VictorError {
         /// Positions of the model.
         context: usize,
     },
+    /// The next turn of a conversation does not fit.
+    #[error(
+        "the turn takes {rows} more positions (pictures and registers included), but {left} of the model's {context} are left: say less, use fewer pictures, or start a new conversation"
+    )]
+    ConversationFull {
+        /// Rows of the turn.
+        rows: usize,
+        /// Positions not yet taken.
+        left: usize,
+        /// Positions of the model.
+        context: usize,
+    },
     /// The prompt has no tokens.
     #[error("the prompt is empty: give it at least one word or picture")]
     EmptyPrompt,

@@ -1,16 +1,15 @@
 //! Prefill once, then one token a step for every sequence of a batch.
 
 use crate::VictorError;
-use crate::completion::{Completion, FinishReason, Timings, Token};
+use crate::answer::Answer;
+use crate::completion::{Completion, Timings, Token};
 use crate::engine::{Engine, Prepared};
 use crate::pictures::Picture;
 use crate::request::Request;
-use crate::sampling::{Sampler, SamplingOptions};
-use crate::stop::StopStrings;
+use crate::sampling::SamplingOptions;
 use burn::prelude::*;
 use std::time::Instant;
 use victor_backend::VictorBackend;
-use victor_data::DecodeStream;
 use victor_model::KvCache;
 
 /// How an answer is generated.
@@ -41,7 +40,7 @@ impl Default for GenerateOptions {
 }
 
 impl GenerateOptions {
-    fn validate(&self) -> Result<(), VictorError> {
+    pub(crate) fn validate(&self) -> Result<(), VictorError> {
         if self.max_new_tokens == 0 {
             return Err(VictorError::Option {
                 option: "max-new-tokens",
@@ -76,17 +75,6 @@ pub(crate) struct Batch<'a, B: Backend> {
     timings: Timings,
 }
 
-/// One sequence of a batch.
-struct Answer<'a> {
-    sampler: Sampler,
-    stream: Option<DecodeStream<'a>>,
-    stops: StopStrings,
-    ids: Vec<u32>,
-    text: String,
-    prompt_tokens: usize,
-    finished: Option<FinishReason>,
-}
-
 impl<'a, B: VictorBackend> Batch<'a, B> {
     pub(crate) fn start(
         engine: &'a Engine<B>,
@@ -117,17 +105,9 @@ impl<'a, B: VictorBackend> Batch<'a, B> {
         Timings::add(&mut timings.prefill_s, clock.elapsed());
 
         let answer = |(index, prepared): (usize, &Prepared)| {
-            let registers = engine.model.config().num_registers();
-            let sequence = &prepared.sequence;
-            Answer {
-                sampler: Sampler::new(options.sampling, index as u64, &sequence.ids),
-                stream: Some(engine.tokenizer.decode_stream(true)),
-                stops: StopStrings::new(&options.stop_strings),
-                ids: Vec::new(),
-                text: String::new(),
-                prompt_tokens: sequence.ids.len() + sequence.image_spans.len() * registers,
-                finished: None,
-            }
+            let ids = &prepared.sequence.ids;
+            let rows = engine.rows(&prepared.sequence);
+            Answer::new(options, index as u64, &engine.tokenizer, ids, rows)
         };
         let sequences = prepared.iter().enumerate().map(answer).collect();
         Ok(Self {
@@ -138,49 +118,6 @@ impl<'a, B: VictorBackend> Batch<'a, B> {
             sequences,
             timings,
         })
-    }
-
-    fn is_stop(&self, id: u32) -> bool {
-        let own = !self.options.ignore_eos && self.engine.stop_ids.contains(&id);
-        own || self.options.stop_ids.contains(&id)
-    }
-
-    /// Takes the next token of one sequence and decides whether it goes on.
-    fn accept(&mut self, index: usize, id: u32) -> Result<Token, VictorError> {
-        let stop = self.is_stop(id);
-        let context = self
-            .engine
-            .model
-            .config()
-            .text_config
-            .max_position_embeddings;
-        let limit = self.options.max_new_tokens;
-        let answer = &mut self.sequences[index];
-        answer.ids.push(id);
-        if stop {
-            answer.finished = Some(FinishReason::Stop);
-        } else if answer.ids.len() >= limit {
-            answer.finished = Some(FinishReason::Length);
-        } else if answer.prompt_tokens + answer.ids.len() > context {
-            answer.finished = Some(FinishReason::Context);
-        }
-        let mut text = match (&mut answer.stream, stop) {
-            (Some(stream), false) => stream.push(id)?,
-            _ => String::new(),
-        };
-        if answer.finished.is_some()
-            && let Some(stream) = answer.stream.take()
-        {
-            text.push_str(&stream.finish()?);
-        }
-        let (mut shown, stopped) = answer.stops.push(&text);
-        if stopped {
-            answer.finished = Some(FinishReason::StopString);
-        } else if answer.finished.is_some() {
-            shown.push_str(&answer.stops.finish());
-        }
-        answer.text.push_str(&shown);
-        Ok(Token { id, text: shown })
     }
 }
 
@@ -201,27 +138,24 @@ impl<B: VictorBackend> Decoding for Batch<'_, B> {
         let vocab = self.logits.dims()[1];
         let mut values = self.logits.clone().into_data().convert::<f32>();
         let values: &mut [f32] = values.as_mut_slice().unwrap_or_default();
+        let ends = self.engine.ends(&self.options);
         let mut tokens = Vec::with_capacity(self.sequences.len());
-        for (index, logits) in values.chunks_exact_mut(vocab).enumerate() {
-            if self.sequences[index].finished.is_some() {
-                tokens.push(None);
-                continue;
-            }
-            let id = self.sequences[index].sampler.sample(logits);
-            tokens.push(Some(self.accept(index, id)?));
+        for (answer, logits) in self
+            .sequences
+            .iter_mut()
+            .zip(values.chunks_exact_mut(vocab))
+        {
+            tokens.push(match answer.finished {
+                Some(_) => None,
+                None => Some(answer.next(logits, &ends)?),
+            });
         }
         Timings::add(&mut self.timings.decode_s, clock.elapsed());
         Ok(Some(tokens))
     }
 
     fn completions(&self) -> Vec<Completion> {
-        let completion = |answer: &Answer| Completion {
-            text: answer.text.clone(),
-            ids: answer.ids.clone(),
-            finish_reason: answer.finished.unwrap_or(FinishReason::Length),
-            prompt_tokens: answer.prompt_tokens,
-        };
-        self.sequences.iter().map(completion).collect()
+        self.sequences.iter().map(Answer::completion).collect()
     }
 
     fn timings(&self) -> Timings {

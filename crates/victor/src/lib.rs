@@ -13,6 +13,8 @@
 //! # }
 //! ```
 
+mod answer;
+mod chat;
 mod completion;
 mod convert;
 mod defaults;
@@ -32,6 +34,7 @@ pub mod score;
 mod stop;
 mod trace;
 
+pub use chat::{Chat, ChatOptions, ChatUsage, Turn};
 pub use completion::{Completion, FinishReason, Timings, Token};
 pub use convert::convert;
 pub use defaults::{DEFAULT_MODEL, default_weights};

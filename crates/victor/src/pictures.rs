@@ -53,7 +53,10 @@ impl<B: VictorBackend> Engine<B> {
     }
 
     /// Visual tokens of a picture.
-    pub(crate) fn visual_tokens_of(&self, config: &PictureConfig, grid: &TileGrid) -> usize {
+    pub(crate) fn visual_rows(&self, grid: &TileGrid) -> usize {
+        let Some(config) = &self.model.config().picture else {
+            return 0;
+        };
         if config.image_grid_pinpoints.is_some() {
             let vision = &config.vision_config;
             return grid.visual_tokens(vision.image_size / vision.patch_size);

@@ -3,7 +3,7 @@
 use crate::completion::{Completion, Timings, Token};
 use crate::engine::Engine;
 use crate::generate::{Batch, Decoding};
-use crate::{GenerateOptions, Info, ModelFiles, ModelRef, Request, Trace, VictorError};
+use crate::{Chat, ChatOptions, GenerateOptions, Info, ModelFiles, ModelRef, Request, Trace, VictorError};
 use victor_backend::{Device, DeviceTask, VictorBackend};
 use victor_model::VlmConfig;
 use victor_weights::LoadReport;
@@ -66,6 +66,14 @@ impl Victor {
         let mut decoding = self.engine.start(requests, options)?;
         while decoding.step()?.is_some() {}
         Ok((decoding.completions(), decoding.timings()))
+    }
+
+    /// Begins a conversation.
+    ///
+    /// # Errors
+    /// If an option is out of its range, or the chat template refuses the system message.
+    pub fn chat(&self, options: ChatOptions) -> Result<Chat<'_>, VictorError> {
+        self.engine.chat(options)
     }
 
     /// Every stage of one request as numbers, for comparing a conversion with its origin.
@@ -153,6 +161,7 @@ trait AnyEngine: Send {
         requests: &[Request],
         options: &GenerateOptions,
     ) -> Result<Box<dyn Decoding + 'a>, VictorError>;
+    fn chat(&self, options: ChatOptions) -> Result<Chat<'_>, VictorError>;
     fn trace(&self, request: &Request, max_new_tokens: usize) -> Result<Trace, VictorError>;
     fn config(&self) -> &VlmConfig;
     fn report(&self) -> &LoadReport;
@@ -165,6 +174,10 @@ impl<B: VictorBackend> AnyEngine for Engine<B> {
         options: &GenerateOptions,
     ) -> Result<Box<dyn Decoding + 'a>, VictorError> {
         Ok(Box::new(Batch::start(self, requests, options)?))
+    }
+
+    fn chat(&self, options: ChatOptions) -> Result<Chat<'_>, VictorError> {
+        Engine::chat(self, options)
     }
 
     fn trace(&self, request: &Request, max_new_tokens: usize) -> Result<Trace, VictorError> {
