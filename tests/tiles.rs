@@ -2,7 +2,9 @@
 
 mod common;
 
-use victor::{GenerateOptions, Request, RgbImage, Victor};
+use serde_json::{Value, json};
+use std::path::Path;
+use victor::{Device, GenerateOptions, Request, RgbImage, Victor, VictorError};
 
 /// Portrait, landscape, square and extreme: together more views than the tower computes at once.
 const SIZES: [(u32, u32); 6] = [
@@ -52,4 +54,54 @@ fn a_batch_of_different_tile_counts_equals_its_pictures_alone() {
             assert!(lengths.len() > 4, "the batch is ragged: {lengths:?}");
         }
     }
+}
+
+/// A copy of a case whose image processor was changed.
+fn with_processor(change: impl Fn(&mut Value), out: &Path) {
+    let case = common::golden().join("llava-next-qwen2");
+    for entry in std::fs::read_dir(case).expect("the case") {
+        let path = entry.expect("a file").path();
+        std::fs::copy(&path, out.join(path.file_name().expect("a name"))).expect("copied");
+    }
+    let path = out.join("processor_config.json");
+    let text = std::fs::read_to_string(&path).expect("processor_config.json");
+    let mut processor: Value = serde_json::from_str(&text).expect("processor_config.json");
+    change(&mut processor["image_processor"]);
+    std::fs::write(&path, processor.to_string()).expect("written");
+}
+
+#[test]
+fn a_processor_without_tiles_gives_the_thumbnail_and_one_newline() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let plain = |processor: &mut Value| {
+        processor["image_processor_type"] = json!("CLIPImageProcessor");
+        processor["image_grid_pinpoints"] = Value::Null;
+    };
+    with_processor(plain, folder.path());
+    let model = Victor::from_pretrained(folder.path(), Device::Flex).expect("a checkpoint");
+    let rows = |images: Vec<RgbImage>| {
+        let prompt = "<image>".repeat(images.len()) + "What?";
+        let trace = model
+            .trace(&Request::raw(prompt, images), 1)
+            .expect("a trace");
+        let pixels = trace.get("pixel_values").map(|pixels| pixels.shape.clone());
+        (trace.get("input_ids").expect("ids").shape[0], pixels)
+    };
+    let (text, none) = rows(Vec::new());
+    assert_eq!(none, None);
+    let (rows, pixels) = rows(vec![picture(SIZES[0])]);
+    assert_eq!(rows - text, 4 * 4 + 1);
+    assert_eq!(pixels, Some(vec![1, 1, 3, 56, 56]));
+}
+
+#[test]
+fn a_processor_with_other_tiles_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let other = |processor: &mut Value| processor["image_grid_pinpoints"] = json!([[56, 56]]);
+    with_processor(other, folder.path());
+    let refused = Victor::from_pretrained(folder.path(), Device::Flex).expect_err("refused");
+    assert!(
+        matches!(refused, VictorError::Pinpoints { .. }),
+        "{refused}"
+    );
 }

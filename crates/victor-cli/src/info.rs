@@ -52,6 +52,9 @@ pub(crate) fn run(args: &InfoArgs, output: &mut Output) -> anyhow::Result<()> {
     sizes(info, output)?;
     output.line("")?;
     costs(info, output)?;
+    if config.picture.is_none() {
+        return Ok(());
+    }
     output.line("")?;
     output.line(ACCOUNTING)
 }
@@ -149,18 +152,20 @@ fn costs(info: &Info, output: &mut Output) -> anyhow::Result<()> {
         ))
     };
     let whole = |value: f64| count_of(value as usize);
-    row(
-        "image rows, final",
-        with.final_tokens as f64,
-        without.final_tokens as f64,
-        whole,
-    )?;
-    row(
-        "image rows, mean",
-        with.mean_tokens,
-        without.mean_tokens,
-        |value| format!("{value:.1}"),
-    )?;
+    if info.visual_tokens > 0 {
+        row(
+            "image rows, final",
+            with.final_tokens as f64,
+            without.final_tokens as f64,
+            whole,
+        )?;
+        row(
+            "image rows, mean",
+            with.mean_tokens,
+            without.mean_tokens,
+            |value| format!("{value:.1}"),
+        )?;
+    }
     row(
         "prefill, FastV's 4nd²+2n²d+2ndm",
         with.prefill_macs_fastv,

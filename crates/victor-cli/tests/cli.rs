@@ -227,6 +227,26 @@ fn info_reads_no_weights() {
 }
 
 #[test]
+fn info_tells_of_tiles_and_of_decoders_alone() {
+    let scene = Scene::new();
+    std::fs::create_dir(scene.path("bare")).expect("made");
+    let next = json!({"model_type": "llava_next", "text_config": {"model_type": "mistral"}});
+    scene.write("bare/config.json", next.to_string());
+    let table = scene.succeeds(&["info", "--model", "bare"]);
+    for part in ["336 × 672", "one picture (2928 tokens)"] {
+        assert!(table.contains(part), "{table}");
+    }
+    let decoder = json!({"model_type": "qwen2", "hidden_size": 64, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "num_hidden_layers": 2, "intermediate_size": 96, "vocab_size": 99});
+    scene.write("bare/config.json", decoder.to_string());
+    let table = scene.succeeds(&["info", "--model", "bare"]);
+    assert!(table.contains("none: text only"), "{table}");
+    for absent in ["NaN", "image rows", "reduction  none"] {
+        assert!(!table.contains(absent), "{table}");
+    }
+}
+
+#[test]
 fn eval_scores_captions_and_questions() {
     let (scene, model) = (Scene::new(), case(MODEL));
     let (model, picture) = (text(&model), scene.picture("a.png", 60, 40));

@@ -86,7 +86,9 @@ fn picture(root: &Section, tiles: bool) -> Result<PictureConfig, WeightsError> {
         },
         image_token_index: root.integer(image_token, Some(32000))? as u32,
         projector: projector(root)?,
-        image_grid_pinpoints: tiles.then(|| pinpoints(root)).transpose()?,
+        image_grid_pinpoints: tiles
+            .then(|| pinpoints(root, vision_config.image_size))
+            .transpose()?,
         vision_config,
     };
     let (side, vision) = (picture.vision_config.image_size, &picture.vision_config);
@@ -103,19 +105,22 @@ fn picture(root: &Section, tiles: bool) -> Result<PictureConfig, WeightsError> {
     Ok(picture)
 }
 
-/// LLaVA-NeXT's grid resolutions, `[height, width]` each.
-fn pinpoints(root: &Section) -> Result<Vec<[usize; 2]>, WeightsError> {
+/// LLaVA-NeXT's grid resolutions, `[height, width]` each, for tiles of `side` pixels.
+fn pinpoints(root: &Section, side: usize) -> Result<Vec<[usize; 2]>, WeightsError> {
     const FIELD: &str = "image_grid_pinpoints";
     let default = hf_defaults::image_grid_pinpoints();
     let value = root.get(FIELD).unwrap_or(&default);
     let pinpoints: Option<Vec<[usize; 2]>> = serde_json::from_value(value.clone()).ok();
     let usable = |pinpoints: &Vec<[usize; 2]>| {
-        let sides = pinpoints.iter().flatten();
-        !pinpoints.is_empty() && sides.clone().all(|side| (1..=1 << 14).contains(side))
+        let whole = |pixels: &usize| (1..=1 << 14).contains(pixels) && pixels.is_multiple_of(side);
+        !pinpoints.is_empty() && pinpoints.iter().flatten().all(whole)
     };
-    pinpoints
-        .filter(usable)
-        .ok_or_else(|| root.error(FIELD, "a list of [height, width] in pixels"))
+    pinpoints.filter(usable).ok_or_else(|| {
+        root.error(
+            FIELD,
+            "a list of [height, width], multiples of the tower's image_size",
+        )
+    })
 }
 
 fn projector(root: &Section) -> Result<ProjectorConfig, WeightsError> {
@@ -375,10 +380,12 @@ mod tests {
         full["vision_feature_select_strategy"] = json!("full");
         let message = parse(full).expect_err("the class token has no place");
         assert!(message.contains("leaves the patches alone"), "{message}");
-        let mut empty = next;
-        empty["image_grid_pinpoints"] = json!([]);
-        let message = parse(empty).expect_err("no resolution");
-        assert!(message.contains("image_grid_pinpoints"), "{message}");
+        for unusable in [json!([]), json!([[336, 500]]), json!([[336]]), json!("all")] {
+            let mut next = next.clone();
+            next["image_grid_pinpoints"] = unusable;
+            let message = parse(next).expect_err("no whole tiles");
+            assert!(message.contains("image_grid_pinpoints"), "{message}");
+        }
     }
 
     #[test]
