@@ -4,6 +4,7 @@ mod ci;
 mod data;
 mod golden;
 mod gpu;
+mod memory;
 mod packages;
 mod tidy;
 mod weights;
@@ -28,6 +29,8 @@ enum Command {
     Golden(golden::Args),
     /// Pack what a machine with a GPU has to run.
     Gpu(gpu::Args),
+    /// Measure the memory that half-precision weights take on flex.
+    Memory(memory::Args),
     /// Check what no lint looks at: file sizes and openings.
     Tidy,
     /// Convert published weights into the checkpoints that training starts from.
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         Command::Data(data) => data.run(),
         Command::Golden(args) => args.run(),
         Command::Gpu(args) => args.run(),
+        Command::Memory(args) => args.run(),
         Command::Tidy => tidy::run(),
         Command::Weights(args) => args.run(),
     }

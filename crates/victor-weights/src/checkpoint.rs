@@ -2,6 +2,7 @@
 
 use crate::WeightsError;
 use crate::names::canonical;
+use bytes::Bytes;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::Dtype;
@@ -22,7 +23,8 @@ pub struct Checkpoint {
 #[derive(Debug)]
 struct MappedFile {
     path: PathBuf,
-    map: Mmap,
+    /// The whole file, mapped for as long as a tensor uses it.
+    map: Bytes,
     /// Where tensor bytes begin.
     data_start: usize,
     metadata: Metadata,
@@ -47,6 +49,7 @@ pub struct TensorView<'a> {
     /// Its number format.
     pub dtype: Dtype,
     bytes: &'a [u8],
+    map: &'a Bytes,
 }
 
 impl Checkpoint {
@@ -101,6 +104,7 @@ impl Checkpoint {
             shape: &info.shape,
             dtype: info.dtype,
             bytes: &file.map[file.data_start + start..file.data_start + end],
+            map: &file.map,
         })
     }
 
@@ -159,7 +163,7 @@ impl MappedFile {
             })?;
         Ok(Self {
             path: path.into(),
-            map,
+            map: Bytes::from_owner(map),
             data_start: header + size_of::<u64>(),
             metadata,
         })
@@ -167,6 +171,11 @@ impl MappedFile {
 }
 
 impl TensorView<'_> {
+    /// Its bytes where they lie in the file's map, which lives as long as they do.
+    pub fn shared(&self) -> Bytes {
+        self.map.slice_ref(self.bytes)
+    }
+
     fn to_f32(self) -> Result<Vec<f32>, WeightsError> {
         let bytes = self.bytes;
         let two = |pair: &[u8]| [pair[0], pair[1]];

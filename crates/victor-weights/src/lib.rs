@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod config;
+mod dtype;
 mod error;
 mod hf_defaults;
 mod load;
@@ -13,6 +14,7 @@ mod save;
 
 pub use checkpoint::{Checkpoint, TensorView};
 pub use config::{parse_config, read_config};
+pub use dtype::WeightDtype;
 pub use error::WeightsError;
 pub use load::{LoadOptions, LoadReport, load};
 pub use save::{SaveOptions, Storage, save};

@@ -1,9 +1,12 @@
 //! Fills a model from a checkpoint, one tensor at a time.
 
+use crate::checkpoint::TensorView;
+use crate::dtype::{aligned, narrowed, tensor_dtype};
 use crate::names::never_used;
-use crate::{Checkpoint, WeightsError};
+use crate::{Checkpoint, WeightDtype, WeightsError};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
+use burn::tensor::{Bytes, DType};
 use std::collections::BTreeSet;
 use std::path::Path;
 use victor_model::{VictorBackend, Vlm, VlmConfig};
@@ -14,6 +17,8 @@ pub struct LoadOptions {
     /// Parts that start untrained, by the first word of our names: `multi_modal_projector`,
     /// `visual_registers`. Tensors the files hold for them are not read.
     pub fresh: Vec<String>,
+    /// What the large matrices are kept in.
+    pub dtype: WeightDtype,
 }
 
 /// What loading found.
@@ -23,27 +28,34 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// Tensors left out on purpose: parts LLaVA never computes.
     pub skipped: usize,
+    /// Bytes given to the backend as they lie in the files; flex computes on them there.
+    pub mapped_bytes: usize,
+    /// Bytes that were converted, dequantised or copied.
+    pub converted_bytes: usize,
 }
 
 /// Loads the model `config` describes from the safetensors in `dir`.
 ///
-/// Files are mapped and converted tensor by tensor: the peak is the model and its largest tensor.
+/// Files are mapped, and a tensor stored in the type it is kept in is used where it lies; the others
+/// are converted one by one.
 ///
 /// # Errors
-/// If a tensor is missing, has another shape, or is stored in a format that is not read.
+/// If the backend does not take weights of `options.dtype`, or a tensor is missing, has another shape, or is stored in a format that is not read.
 pub fn load<B: VictorBackend>(
     dir: &Path,
     config: &VlmConfig,
     device: &B::Device,
     options: &LoadOptions,
 ) -> Result<(Vlm<B>, LoadReport), WeightsError> {
+    options.dtype.check::<B>(device)?;
     let checkpoint = Checkpoint::open(dir)?;
     let mut loader = Loader {
         checkpoint: &checkpoint,
-        fresh: &options.fresh,
+        options,
         device,
         path: Vec::new(),
         read: BTreeSet::new(),
+        report: LoadReport::default(),
         missing: Vec::new(),
         error: None,
     };
@@ -57,18 +69,9 @@ pub fn load<B: VictorBackend>(
             names: loader.missing,
         });
     }
-    let report = report(&checkpoint, &loader.read, config, options);
-    Ok((model, report))
-}
-
-fn report(
-    checkpoint: &Checkpoint,
-    read: &BTreeSet<String>,
-    config: &VlmConfig,
-    options: &LoadOptions,
-) -> LoadReport {
+    let mut report = loader.report;
     let tied = config.text_config.tie_word_embeddings;
-    let mut report = LoadReport::default();
+    let read = loader.read;
     for name in checkpoint.names() {
         let tensor = name.strip_suffix("_scale").unwrap_or(name);
         if read.contains(tensor) {
@@ -80,7 +83,7 @@ fn report(
             report.unexpected.push(name.into());
         }
     }
-    report
+    Ok((model, report))
 }
 
 fn is_fresh(fresh: &[String], name: &str) -> bool {
@@ -90,15 +93,17 @@ fn is_fresh(fresh: &[String], name: &str) -> bool {
 
 struct Loader<'a, B: Backend> {
     checkpoint: &'a Checkpoint,
-    fresh: &'a [String],
+    options: &'a LoadOptions,
     device: &'a B::Device,
-    path: Vec<String>,
+    /// Names of the modules around, each with the type it stands in.
+    path: Vec<(String, String)>,
     read: BTreeSet<String>,
+    report: LoadReport,
     missing: Vec<String>,
     error: Option<WeightsError>,
 }
 
-impl<B: Backend> Loader<'_, B> {
+impl<B: VictorBackend> Loader<'_, B> {
     fn read<const D: usize>(
         &mut self,
         name: &str,
@@ -120,18 +125,52 @@ impl<B: Backend> Loader<'_, B> {
                 expected: expected.into(),
             });
         }
-        let values = self.checkpoint.read_f32(name)?.unwrap_or_default();
+        let kept = if D == 2 && self.in_matrix() {
+            self.options.dtype.kept::<B>(view.dtype, self.device)
+        } else {
+            DType::F32
+        };
+        let bytes = self.numbers(name, &view, kept)?;
         self.read.insert(name.into());
         Ok(Some(Tensor::from_data(
-            TensorData::new(values, expected),
-            self.device,
+            TensorData::from_bytes(bytes, expected, kept),
+            (self.device, kept),
         )))
+    }
+
+    /// Whether the parameter being read belongs to a linear layer or an embedding table.
+    fn in_matrix(&self) -> bool {
+        let within = self.path.last().map(|(_, within)| within.as_str());
+        matches!(within, Some("Struct:Linear" | "Struct:Embedding"))
+    }
+
+    /// The numbers of a tensor as `kept`: where they lie, if they are stored so.
+    fn numbers(
+        &mut self,
+        name: &str,
+        view: &TensorView,
+        kept: DType,
+    ) -> Result<Bytes, WeightsError> {
+        if tensor_dtype(view.dtype) == Some(kept)
+            && let Some(bytes) = aligned(view.shared(), kept)
+        {
+            self.report.mapped_bytes += bytes.len();
+            return Ok(bytes);
+        }
+        let values = self.checkpoint.read_f32(name)?.unwrap_or_default();
+        let bytes = narrowed(values, kept).ok_or_else(|| WeightsError::Overflow {
+            path: view.path.into(),
+            name: view.name.into(),
+            dtype: self.options.dtype,
+        })?;
+        self.report.converted_bytes += bytes.len();
+        Ok(bytes)
     }
 }
 
-impl<B: Backend> ModuleMapper<B> for Loader<'_, B> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.into());
+impl<B: VictorBackend> ModuleMapper<B> for Loader<'_, B> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.push((name.into(), container_type.into()));
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
@@ -139,8 +178,9 @@ impl<B: Backend> ModuleMapper<B> for Loader<'_, B> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let name = self.path.join(".");
-        if self.error.is_some() || is_fresh(self.fresh, &name) {
+        let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
+        let name = names.join(".");
+        if self.error.is_some() || is_fresh(&self.options.fresh, &name) {
             return param;
         }
         match self.read(&name, param.lazy_shape().dims::<D>()) {

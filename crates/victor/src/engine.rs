@@ -9,10 +9,17 @@ use victor_data::{
     ChatTemplate, ImageProcessor, PixelValues, RgbImage, Tokenizer, expand_image_tokens,
 };
 use victor_model::{BatchLayout, Row, Sequence, VisionFamily, Vlm, VlmConfig};
-use victor_weights::{LoadOptions, LoadReport};
+use victor_weights::{LoadOptions, LoadReport, WeightDtype};
 
 /// Pictures the tower computes at once; more would only cost memory.
 const VISION_BATCH: usize = 16;
+
+/// How a checkpoint is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// What the large matrices are kept in.
+    pub dtype: WeightDtype,
+}
 
 /// A loaded checkpoint on backend `B`.
 #[derive(Debug)]
@@ -43,15 +50,23 @@ impl<B: VictorBackend> Engine<B> {
     /// Opens the checkpoint in `dir`.
     ///
     /// # Errors
-    /// If a file is missing or damaged, or the files do not belong together.
-    pub fn load(dir: &Path, device: &B::Device) -> Result<Self, VictorError> {
+    /// If a file is missing or damaged, the files do not belong together, or the device does not take
+    /// weights of `options.dtype`.
+    pub fn load(
+        dir: &Path,
+        device: &B::Device,
+        options: &OpenOptions,
+    ) -> Result<Self, VictorError> {
         let config = read_config(dir)?;
         let tokenizer = Tokenizer::from_dir(dir)?;
         let processor = ImageProcessor::from_dir(dir)?;
         let template = ChatTemplate::from_dir(dir)?;
         check_parts(dir, &config, &tokenizer, &processor)?;
         let stop_ids = stop_ids(dir, &tokenizer);
-        let options = LoadOptions::default();
+        let options = LoadOptions {
+            dtype: options.dtype,
+            ..Default::default()
+        };
         let (model, report) = victor_weights::load(dir, &config, device, &options)?;
         Ok(Self {
             model,

@@ -1,7 +1,7 @@
 //! The engine a user holds: a checkpoint on a device chosen at run time.
 
 use crate::completion::{Completion, Timings, Token};
-use crate::engine::{Engine, read_config};
+use crate::engine::{Engine, OpenOptions, read_config};
 use crate::generate::{Batch, Decoding};
 use crate::{GenerateOptions, Info, Request, Trace, VictorError};
 use std::path::{Path, PathBuf};
@@ -22,10 +22,23 @@ impl Victor {
     /// # Errors
     /// If the device is not compiled in or the checkpoint is not usable.
     pub fn from_pretrained(source: impl AsRef<Path>, device: Device) -> Result<Self, VictorError> {
+        Self::open(source, device, &OpenOptions::default())
+    }
+
+    /// Opens the checkpoint in the folder `source` on `device` as `options` say.
+    ///
+    /// # Errors
+    /// If the device is not compiled in, the checkpoint is not usable, or the device does not take
+    /// weights of `options.dtype`.
+    pub fn open(
+        source: impl AsRef<Path>,
+        device: Device,
+        options: &OpenOptions,
+    ) -> Result<Self, VictorError> {
         let source = source.as_ref();
         // Read before the device is started: a wrong folder should not cost a driver's start.
         read_config(source)?;
-        let engine = device.run(Load { source })??;
+        let engine = device.run(Load { source, options })??;
         Ok(Self {
             engine,
             source: source.into(),
@@ -180,12 +193,17 @@ impl<B: VictorBackend> AnyEngine for Engine<B> {
 
 struct Load<'a> {
     source: &'a Path,
+    options: &'a OpenOptions,
 }
 
 impl DeviceTask for Load<'_> {
     type Output = Result<Box<dyn AnyEngine>, VictorError>;
 
     fn run<B: VictorBackend>(self, device: B::Device) -> Self::Output {
-        Ok(Box::new(Engine::<B>::load(self.source, &device)?))
+        Ok(Box::new(Engine::<B>::load(
+            self.source,
+            &device,
+            self.options,
+        )?))
     }
 }
