@@ -136,7 +136,7 @@ fn stored_halves_compute_the_same_in_place_as_in_f32() {
     let (expected, report) = loaded(&out, WeightDtype::F32);
     assert_eq!(report.mapped_bytes, 0);
     let (found, report) = loaded(&out, WeightDtype::Auto);
-    assert!(report.mapped_bytes > report.converted_bytes, "{report:?}");
+    assert!(report.mapped_bytes > 0, "{report:?}");
     assert_eq!(found, expected);
     let (rounded, _) = loaded(&out, WeightDtype::Bf16);
     assert_ne!(rounded, expected);

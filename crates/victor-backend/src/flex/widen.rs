@@ -191,7 +191,7 @@ pub(super) mod x86 {
     /// In all of them: the instructions are there, because only a function that enables them runs a
     /// kernel with the type, and both sides of a transmutation are as many plain numbers.
     macro_rules! vector {
-        ($stored:ty, $widen_wide:expr, $widen_pair:expr) => {
+        ($stored:ty, $whole:ty, $widen_wide:expr, $part:ty, $widen_pair:expr) => {
             impl Vector<$stored> for Wide {
                 #[inline(always)]
                 fn zero() -> Self {
@@ -208,7 +208,7 @@ pub(super) mod x86 {
                 #[inline(always)]
                 fn widen(stored: &[$stored; LANES]) -> Self {
                     // SAFETY: see above.
-                    Self(unsafe { $widen_wide(transmute(*stored)) })
+                    Self(unsafe { $widen_wide(transmute::<[$stored; LANES], $whole>(*stored)) })
                 }
 
                 #[inline(always)]
@@ -241,7 +241,7 @@ pub(super) mod x86 {
                 fn widen(stored: &[$stored; LANES]) -> Self {
                     // SAFETY: see above.
                     Self(unsafe {
-                        let [low, high] = transmute(*stored);
+                        let [low, high] = transmute::<[$stored; LANES], [$part; 2]>(*stored);
                         [$widen_pair(low), $widen_pair(high)]
                     })
                 }
@@ -267,15 +267,17 @@ pub(super) mod x86 {
         };
     }
 
-    vector!(f32, |x: __m512| x, |x: __m256| x);
-    vector!(f16, |x: __m256i| _mm512_cvtph_ps(x), |x: __m128i| {
+    vector!(f32, __m512, |x| x, __m256, |x| x);
+    vector!(f16, __m256i, |x| _mm512_cvtph_ps(x), __m128i, |x| {
         _mm256_cvtph_ps(x)
     });
     // The upper half of an f32.
     vector!(
         bf16,
-        |x: __m256i| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x))),
-        |x: __m128i| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x)))
+        __m256i,
+        |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x))),
+        __m128i,
+        |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x)))
     );
 }
 
