@@ -13,6 +13,7 @@ use process::Peak;
 use serde::Serialize;
 use serde_json::Value;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -80,9 +81,9 @@ impl Args {
         }
         let measured = measured?;
         if self.json {
-            println!("{}", serde_json::to_string(&measured)?);
+            writeln!(std::io::stdout(), "{}", serde_json::to_string(&measured)?)?;
         } else {
-            show(&measured);
+            show(&measured)?;
         }
         let (found, limit) = (
             measured.peak_anonymous_bytes,
@@ -170,7 +171,7 @@ fn loading(stderr: &str) -> Result<f64> {
     seconds.with_context(|| format!("no time of loading in: {stderr}"))
 }
 
-fn show(measured: &Measured) {
+fn show(measured: &Measured) -> Result<()> {
     let bytes = |bytes: u64| DecimalBytes(bytes).to_string();
     let seconds = |seconds: f64| format!("{seconds:.2} s");
     let rows = [
@@ -186,9 +187,11 @@ fn show(measured: &Measured) {
         ("a further token", seconds(measured.decode_s_per_token)),
         ("the process", seconds(measured.wall_s)),
     ];
+    let mut output = std::io::stdout().lock();
     for (name, value) in rows {
-        println!("{name:<24}{value:>16}");
+        writeln!(output, "{name:<24}{value:>16}")?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
