@@ -8,7 +8,7 @@ use victor::parts::backend::VictorBackend;
 use victor::parts::model::{KvCache, Sequence};
 use victor::{
     Chat, ChatOptions, Completion, Content, Device, DeviceTask, Engine, FinishReason,
-    GenerateOptions, Message, Prompt, Request, RgbImage, Role, Sampler, Victor, VictorError,
+    GenerateOptions, Message, ModelFiles, OpenOptions, Prompt, Request, RgbImage, Role, Sampler, Victor, VictorError,
 };
 
 /// What the user does in one turn: the pictures shown and the words said.
@@ -132,7 +132,8 @@ impl DeviceTask for FromIds<'_> {
     type Output = ();
 
     fn run<B: VictorBackend>(self, device: B::Device) {
-        let engine = Engine::<B>::load(&common::golden().join(self.case), &device);
+        let files = ModelFiles::open(&common::golden().join(self.case).into());
+        let engine = Engine::<B>::load(files.expect("files"), &device, &OpenOptions::default());
         let engine = engine.expect("a checkpoint");
         let mut chat = engine.chat(options(6)).expect("a conversation");
         let mut images = Vec::new();
@@ -161,16 +162,19 @@ fn greedy<B: VictorBackend>(
 ) -> Vec<u32> {
     let (model, device) = (&engine.model, engine.model.device());
     let visual = images.iter().map(|image| {
-        let pixels = engine.processor.preprocess(image).expect("pixels");
+        let processor = engine.processor.as_ref().expect("a processor");
+        let pixels = processor.preprocess(image).expect("pixels");
         let shape = [1, pixels.channels, pixels.height, pixels.width];
         let pixels = Tensor::from_data(TensorData::new(pixels.values, shape), &device);
         model.project(model.encode_images(pixels))
     });
     let visual: Vec<Tensor<B, 2>> = visual.collect();
+    let picture = model.config().picture.as_ref();
+    let image_token = picture.map(|picture| picture.image_token_index);
     let mut sequence = Sequence::text(ids.to_vec());
     for visual in &visual {
         let from = sequence.image_spans.last().map_or(0, |span| span.end);
-        let marker = |id: &u32| *id == model.config().image_token_index;
+        let marker = |id: &u32| Some(*id) == image_token;
         let start = from + ids[from..].iter().position(marker).expect("a picture");
         sequence.image_spans.push(start..start + visual.dims()[0]);
     }

@@ -27,7 +27,7 @@ const fn step(name: &'static str, command: &'static str) -> Step {
 }
 
 /// The GPU backends' cases need every shader compiled anew, so they are a few tests and not all.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     step("format", "cargo fmt --all --check"),
     step("tidy", "cargo xtask tidy"),
     step(
@@ -40,6 +40,7 @@ const STEPS: [Step; 8] = [
         environment: &[],
         command: "cargo run --release --example caption",
     },
+    step("memory", "cargo xtask memory"),
     Step {
         name: "vulkan",
         environment: &[("VICTOR_TEST_DEVICES", "vulkan,flex")],

@@ -4,6 +4,7 @@ mod ci;
 mod data;
 mod golden;
 mod gpu;
+mod memory;
 mod packages;
 mod tidy;
 mod tokenizers;
@@ -29,6 +30,8 @@ enum Command {
     Golden(golden::Args),
     /// Pack what a machine with a GPU has to run.
     Gpu(gpu::Args),
+    /// Measure the memory that half-precision weights take on flex.
+    Memory(memory::Args),
     /// Check what no lint looks at: file sizes and openings.
     Tidy,
     /// Fetch real vocabularies and compare texts' ids with llama.cpp's.
@@ -43,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         Command::Data(data) => data.run(),
         Command::Golden(args) => args.run(),
         Command::Gpu(args) => args.run(),
+        Command::Memory(args) => args.run(),
         Command::Tidy => tidy::run(),
         Command::Tokenizers(args) => args.run(),
         Command::Weights(args) => args.run(),

@@ -1,8 +1,8 @@
 //! Differentiable backends: each operation is one node that keeps its inputs and calls the backend's
 //! own gradient, where plain burn would keep every intermediate result.
 
-use crate::VictorBackend;
 use crate::gradients::AttentionInputs;
+use crate::{HalfWeights, VictorBackend};
 use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -10,10 +10,15 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::prelude::*;
-use burn::tensor::TensorPrimitive;
 use burn::tensor::ops::FloatTensor;
+use burn::tensor::{DType, TensorPrimitive};
 
 impl<B: VictorBackend, C: CheckpointStrategy> VictorBackend for Autodiff<B, C> {
+    /// Never: an optimiser's steps are smaller than the spacing of halves.
+    fn half_weights(_: &Self::Device, _: DType) -> HalfWeights {
+        HalfWeights::Unsupported
+    }
+
     fn dense(
         x: Tensor<Self, 3>,
         weight: Tensor<Self, 2>,

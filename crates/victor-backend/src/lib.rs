@@ -10,19 +10,43 @@ pub mod gradients;
 pub mod plain;
 
 use burn::prelude::*;
+use burn::tensor::DType;
 pub use device::{Device, DeviceTask};
 pub use error::DeviceError;
+
+/// What a device does with the matrices of a model that are kept as f16 or bf16.
+///
+/// Activations are f32 either way, and widening a half is exact, so results are those of the same
+/// numbers kept as f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HalfWeights {
+    /// They are multiplied where they lie, widened on the way into registers.
+    InPlace,
+    /// Every product widens its whole matrix first: memory is saved, time is lost.
+    Widened,
+    /// They cannot be kept.
+    Unsupported,
+}
 
 /// A burn backend with the operations Victor may compute faster than plain burn does.
 ///
 /// Every method defaults to its statement in [`plain`], which is also the reference in tests: an
 /// override must agree with it.
 pub trait VictorBackend: Backend {
+    /// How [`dense`](Self::dense) on `device` takes weights of `dtype`, f16 or bf16.
+    fn half_weights(device: &Self::Device, dtype: DType) -> HalfWeights {
+        if Self::supports_dtype(device, dtype) {
+            HalfWeights::Widened
+        } else {
+            HalfWeights::Unsupported
+        }
+    }
+
     /// `x · weightᵀ + bias`.
     ///
     /// # Shapes
     /// - x: `[batch, seq, in]`
-    /// - weight: `[out, in]`, as checkpoints store it
+    /// - weight: `[out, in]`, as checkpoints store it; of x's number type, or f16 or bf16
     /// - bias: `[out]`
     /// - output: `[batch, seq, out]`
     fn dense(

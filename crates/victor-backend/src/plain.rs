@@ -1,6 +1,7 @@
 //! Every operation of [`VictorBackend`](crate::VictorBackend) stated in plain burn.
 
 use burn::prelude::*;
+use burn::tensor::DType;
 use burn::tensor::activation::silu;
 use burn::tensor::ops::AttentionModuleOptions;
 
@@ -12,6 +13,7 @@ pub fn dense<B: Backend>(
 ) -> Tensor<B, 3> {
     let [batch, seq, input] = x.dims();
     let [output, _] = weight.dims();
+    let weight = as_dtype(weight, x.dtype());
     // One matrix product over all rows: a batched product would pack the weight once a sample.
     let y = x.reshape([batch * seq, input]).matmul(weight.transpose());
     let y = match bias {
@@ -19,6 +21,14 @@ pub fn dense<B: Backend>(
         None => y,
     };
     y.reshape([batch, seq, output])
+}
+
+/// The same numbers as another type; itself if it is of that type.
+pub fn as_dtype<B: Backend, const D: usize>(x: Tensor<B, D>, dtype: DType) -> Tensor<B, D> {
+    if x.dtype() == dtype {
+        return x;
+    }
+    x.cast(dtype)
 }
 
 /// See [`VictorBackend::grouped_attention`](crate::VictorBackend::grouped_attention).

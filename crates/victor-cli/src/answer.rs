@@ -55,7 +55,12 @@ impl Question<'_> {
         let model = model.open(device)?;
         if args.timings {
             let (device, seconds) = (model.device(), clock.elapsed().as_secs_f64());
-            eprintln!("loaded on {device} in {seconds:.3} s");
+            let report = model.report();
+            let [mapped, converted] = [report.mapped_bytes, report.converted_bytes]
+                .map(|bytes| DecimalBytes(bytes as u64));
+            eprintln!(
+                "loaded on {device} in {seconds:.3} s: {mapped} as stored, {converted} converted"
+            );
         }
         let timings = if self.images.len() == 1 && !args.json {
             self.stream(&model, first, &options, output)?

@@ -1,10 +1,10 @@
 //! Options that several subcommands share.
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::num::NonZeroUsize;
 use std::path::Path;
-use victor::{Device, GenerateOptions, ModelRef, SamplingOptions, Victor};
+use victor::{Device, GenerateOptions, ModelRef, OpenOptions, SamplingOptions, Victor, WeightDtype};
 
 /// Which checkpoint.
 #[derive(Args)]
@@ -21,6 +21,21 @@ pub(crate) struct ModelArgs {
     /// vicuna_v1, llama3, mistral, chatml or a file of Jinja, in place of the model's own
     #[arg(long, value_name = "NAME")]
     chat_template: Option<String>,
+    /// What the large matrices are kept in
+    #[arg(long, value_enum, default_value_t = DtypeArg::Auto)]
+    dtype: DtypeArg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DtypeArg {
+    /// 16-bit floats where they are stored so and the device multiplies them (flex), else f32
+    Auto,
+    /// 32-bit floats
+    F32,
+    /// 16-bit floats
+    F16,
+    /// 16-bit floats with the exponent of f32
+    Bf16,
 }
 
 /// Where it runs.
@@ -78,9 +93,22 @@ impl ModelArgs {
         })
     }
 
+    /// What the large matrices are kept in.
+    pub(crate) fn dtype(&self) -> WeightDtype {
+        match self.dtype {
+            DtypeArg::Auto => WeightDtype::Auto,
+            DtypeArg::F32 => WeightDtype::F32,
+            DtypeArg::F16 => WeightDtype::F16,
+            DtypeArg::Bf16 => WeightDtype::Bf16,
+        }
+    }
+
     /// Opens the checkpoint, and tells of tensors in it that belong to no part.
     pub(crate) fn open(&self, device: &DeviceArgs) -> anyhow::Result<Victor> {
-        let model = Victor::from_pretrained(self.model()?, device.choose()?)?;
+        let options = OpenOptions {
+            dtype: self.dtype(),
+        };
+        let model = Victor::open(self.model()?, device.choose()?, &options)?;
         let unused = &model.report().unexpected;
         if let Some(first) = unused.first() {
             let count = unused.len();

@@ -6,7 +6,7 @@ use clap::Args;
 use indicatif::{DecimalBytes, HumanCount};
 use serde::Serialize;
 use victor::parts::model::{PictureConfig, PositionMode};
-use victor::{Info, VlmConfig};
+use victor::{Info, VlmConfig, WeightDtype};
 
 /// Tell what a checkpoint is made of and what a picture costs it
 ///
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &InfoArgs, output: &mut Output) -> anyhow::Result<()> {
     output.line(&model.model)?;
     parts(config, output)?;
     output.line("")?;
-    sizes(info, output)?;
+    sizes(info, args.model.dtype(), output)?;
     output.line("")?;
     costs(info, output)?;
     if config.picture.is_none() {
@@ -119,19 +119,23 @@ fn vision(picture: &PictureConfig, output: &mut Output) -> anyhow::Result<()> {
     ))
 }
 
-fn sizes(info: &Info, output: &mut Output) -> anyhow::Result<()> {
-    let row = |name: &str, count: usize| format!("  {name:<24}{:>16}", count_of(count));
+fn sizes(info: &Info, dtype: WeightDtype, output: &mut Output) -> anyhow::Result<()> {
+    let row = |name: &str, value: String| format!("  {name:<34}{value:>16}");
     output.line("parameters")?;
     for part in &info.parts {
-        output.line(row(part.name, part.parameters))?;
+        output.line(row(part.name, count_of(part.parameters)))?;
     }
-    output.line(row("all", info.parameters))?;
-    output.line(row("extra for the reduction", info.reduction_parameters))?;
-    output.line(format_args!(
-        "  {:<24}{:>16}",
-        "memory in 32-bit floats",
-        bytes(info.weight_bytes)
-    ))
+    output.line(row("all", count_of(info.parameters)))?;
+    let extra = count_of(info.reduction_parameters);
+    output.line(row("extra for the reduction", extra))?;
+    if matches!(dtype, WeightDtype::Auto | WeightDtype::F32) {
+        output.line(row("memory in 32-bit floats", bytes(info.weight_bytes)))?;
+    }
+    if dtype != WeightDtype::F32 {
+        let half = bytes(info.half_weight_bytes);
+        output.line(row("memory, matrices in 16-bit floats", half))?;
+    }
+    Ok(())
 }
 
 fn costs(info: &Info, output: &mut Output) -> anyhow::Result<()> {

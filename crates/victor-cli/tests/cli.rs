@@ -422,6 +422,23 @@ fn prompts_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn stored_halves_trace_the_same_bytes_however_they_are_kept() {
+    let scene = Scene::new();
+    let (model, picture) = (scene.model(), scene.picture("a.png", 30, 30));
+    let trace = |dtype: &str| {
+        let mut arguments = vec!["trace", "--model", model, "--image", picture];
+        arguments.extend(["--prompt", "<image> What?", "--device", "cpu"]);
+        arguments.extend(["--out", "trace.safetensors", "--dtype", dtype]);
+        scene.succeeds(&arguments);
+        std::fs::read(scene.path("trace.safetensors")).expect("a trace")
+    };
+    let expected = trace("f32");
+    assert_eq!(trace("auto"), expected);
+    assert_eq!(trace("f16"), expected);
+    assert_ne!(trace("bf16"), expected);
+}
+
+#[test]
 fn damaged_weights_are_named() {
     let scene = Scene::new();
     let (model, picture) = (scene.model(), scene.picture("a.png", 30, 30));

@@ -6,12 +6,13 @@
 use crate::VictorBackend;
 use burn::module::{Module, Param, ParamId};
 use burn::prelude::*;
-use burn::tensor::{Distribution, TensorPrimitive};
+use burn::tensor::{DType, Distribution, TensorPrimitive};
+use victor_backend::plain::as_dtype;
 
 /// `x · weightᵀ + bias`.
 #[derive(Module, Debug)]
 pub struct Linear<B: Backend> {
-    /// `[out, in]`
+    /// `[out, in]`; f32, or f16 or bf16 where the backend takes them
     pub weight: Param<Tensor<B, 2>>,
     /// `[out]`
     pub bias: Option<Param<Tensor<B, 1>>>,
@@ -93,7 +94,7 @@ impl<B: VictorBackend> RmsNorm<B> {
 /// A table of vectors.
 #[derive(Module, Debug)]
 pub struct Embedding<B: Backend> {
-    /// `[entries, hidden]`
+    /// `[entries, hidden]`; f32, or f16 or bf16 where the backend takes them
     pub weight: Param<Tensor<B, 2>>,
 }
 
@@ -105,11 +106,14 @@ impl<B: VictorBackend> Embedding<B> {
         }
     }
 
+    /// The vectors of `ids`, in f32 whatever the table is kept in.
+    ///
     /// # Shapes
     /// - ids: `[rows]`
     /// - output: `[rows, hidden]`
     pub fn forward(&self, ids: Tensor<B, 1, Int>) -> Tensor<B, 2> {
-        self.weight.val().select(0, ids)
+        // Selected first, so that only rows in use are widened.
+        as_dtype(self.weight.val().select(0, ids), DType::F32)
     }
 }
 

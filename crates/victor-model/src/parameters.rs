@@ -52,6 +52,25 @@ pub fn part_parameters(config: &VlmConfig, part: Part) -> usize {
     }
 }
 
+/// Parameters in the matrices of linear layers and the embedding table, which may be kept as halves.
+pub fn matrix_parameters(config: &VlmConfig) -> usize {
+    let text = &config.text_config;
+    let hidden = text.hidden_size;
+    let picture = config.picture.as_ref().map_or(0, |picture| {
+        let vision = &picture.vision_config;
+        let (width, wide) = (vision.hidden_size, vision.intermediate_size);
+        let projector = match picture.projector {
+            ProjectorConfig::Linear { .. } => width * hidden,
+            ProjectorConfig::Mlp { .. } => width * hidden + hidden * hidden,
+        };
+        picture.vision_layers() * (4 * width * width + 2 * width * wide) + projector
+    });
+    let heads = 2 * (text.num_attention_heads + text.num_key_value_heads);
+    let layer = hidden * heads * text.head_dim + 3 * hidden * text.intermediate_size;
+    let tables = if text.tie_word_embeddings { 1 } else { 2 };
+    picture + text.num_hidden_layers * layer + tables * text.vocab_size * hidden
+}
+
 fn linear(input: usize, output: usize, bias: bool) -> usize {
     input * output + if bias { output } else { 0 }
 }

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use victor_backend::{Device, DeviceTask};
 use victor_data::{ConversationSet, ImageProcessor};
 use victor_model::VictorBackend;
-use victor_weights::LoadOptions;
+use victor_weights::{LoadOptions, WeightDtype};
 
 /// Learned queries, each with the whole width as its head.
 const QUERIES: usize = 8;
@@ -171,6 +171,8 @@ impl Probe<'_> {
         let unused = [Part::Projector, Part::Registers].map(|part| part.module_name().into());
         let options = LoadOptions {
             fresh: unused.into(),
+            // As training loads it, so that both find the same features in the cache.
+            dtype: WeightDtype::F32,
         };
         let (model, _) = victor_weights::load::<B>(source, &vlm, device, &options)?;
         let shape = [picture.visual_tokens(), picture.vision_config.hidden_size];

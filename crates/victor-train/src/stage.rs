@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use victor_backend::{Device, DeviceTask};
 use victor_data::{ChatTemplate, ImageProcessor, Tokenizer};
 use victor_model::{PictureConfig, VictorBackend, Vlm, VlmConfig};
-use victor_weights::{LoadOptions, SaveOptions};
+use victor_weights::{LoadOptions, SaveOptions, WeightDtype};
 
 /// What a run did.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +82,8 @@ impl DeviceTask for Stage<'_> {
                 .iter()
                 .map(|part| part.module_name().into())
                 .collect(),
+            // An optimiser's steps are smaller than the spacing of halves.
+            dtype: WeightDtype::F32,
         };
         let (model, _) = victor_weights::load::<B>(&config.model, &vlm, &device, &options)?;
         let missing = config.train.iter().find(|part| !part.is_in(&model));

@@ -5,13 +5,12 @@ use crate::formats::{Format, MappedFile};
 use crate::gguf::GgufTensor;
 use crate::lora::Delta;
 use crate::names::canonical;
+use bytes::Bytes;
 use half::{bf16, f16};
-use memmap2::Mmap;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// The tensors of a checkpoint; nothing is read until it is asked for.
 #[derive(Clone, Debug)]
@@ -40,7 +39,7 @@ pub struct TensorView<'a> {
     pub shape: &'a [usize],
     /// Its number format.
     pub format: Format,
-    map: &'a Arc<Mmap>,
+    map: &'a Bytes,
     range: &'a Range<usize>,
 }
 
@@ -117,6 +116,11 @@ impl Checkpoint {
         })
     }
 
+    /// Whether a tensor's numbers are those of its file, with no change added to them.
+    pub(crate) fn is_plain(&self, name: &str) -> bool {
+        !self.deltas.contains_key(name)
+    }
+
     /// A tensor by our name in float32: dequantised where it is stored as int8 rows, and with its
     /// low-rank change added.
     ///
@@ -170,6 +174,11 @@ impl TensorView<'_> {
     /// The bytes it is stored in.
     pub fn bytes(&self) -> &[u8] {
         &self.map[self.range.clone()]
+    }
+
+    /// Its bytes where they lie in the file's map, which lives as long as they do.
+    pub fn shared(&self) -> Bytes {
+        self.map.slice(self.range.clone())
     }
 
     /// Whether it has this shape, axes of one aside: some files keep leading ones (`cls_token` is

@@ -1,5 +1,6 @@
 //! What can go wrong between files and tensors.
 
+use crate::WeightDtype;
 use crate::formats::pytorch::PytorchError;
 use crate::gguf::GgufError;
 use std::path::PathBuf;
@@ -155,6 +156,24 @@ pub enum WeightsError {
         name: String,
         /// Its format.
         found: String,
+    },
+    /// The device does not take weights of the type asked for.
+    #[error("{device} does not keep weights as {dtype}: choose auto or f32 (--dtype)")]
+    HalfWeights {
+        /// The backend and its device.
+        device: String,
+        /// What was asked for.
+        dtype: WeightDtype,
+    },
+    /// A tensor holds numbers beyond the type asked for.
+    #[error("{path}: `{name}` holds numbers beyond those of {dtype}: choose bf16, f32 or auto (--dtype)", path = path.display())]
+    Overflow {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, as the file spells it.
+        name: String,
+        /// What was asked for.
+        dtype: WeightDtype,
     },
     /// A folder that holds something else stands where a checkpoint would be written.
     #[error("{path} is not a checkpoint and would be replaced: name another folder, or empty it", path = path.display())]

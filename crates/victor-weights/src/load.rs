@@ -1,9 +1,12 @@
 //! Fills a model from a checkpoint, one tensor at a time.
 
+use crate::checkpoint::TensorView;
+use crate::dtype::{aligned, narrowed, tensor_dtype};
 use crate::names::{never_used, of_module_path};
-use crate::{Checkpoint, WeightsError};
+use crate::{Checkpoint, WeightDtype, WeightsError};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
+use burn::tensor::{Bytes, DType};
 use std::collections::BTreeSet;
 use std::path::Path;
 use victor_model::{PictureConfig, VictorBackend, Vlm, VlmConfig};
@@ -14,6 +17,8 @@ pub struct LoadOptions {
     /// Parts that start untrained, by the first word of our names: `multi_modal_projector`,
     /// `visual_registers`. Tensors the files hold for them are not read.
     pub fresh: Vec<String>,
+    /// What the large matrices are kept in.
+    pub dtype: WeightDtype,
 }
 
 /// What loading found.
@@ -23,6 +28,10 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// Tensors left out on purpose: parts LLaVA never computes.
     pub skipped: usize,
+    /// Bytes given to the backend as they lie in the files; flex computes on them there.
+    pub mapped_bytes: usize,
+    /// Bytes that were converted, dequantised or copied.
+    pub converted_bytes: usize,
 }
 
 /// Loads the model `config` describes from the weights in `dir`.
@@ -40,22 +49,26 @@ pub fn load<B: VictorBackend>(
 
 /// Loads the model `config` describes from a checkpoint.
 ///
-/// Files are mapped and converted tensor by tensor: the peak is the model and its largest tensor.
+/// Files are mapped, and a tensor stored in the type it is kept in is used where it lies; the others
+/// are converted one by one.
 ///
 /// # Errors
-/// If a tensor is missing, has another shape, or is stored in a format that is not read.
+/// If the backend does not take weights of `options.dtype`, or a tensor is missing, has another shape,
+/// or is stored in a format that is not read.
 pub fn load_from<B: VictorBackend>(
     checkpoint: &Checkpoint,
     config: &VlmConfig,
     device: &B::Device,
     options: &LoadOptions,
 ) -> Result<(Vlm<B>, LoadReport), WeightsError> {
+    options.dtype.check::<B>(device)?;
     let mut loader = Loader {
         checkpoint,
-        fresh: &options.fresh,
+        options,
         device,
         path: Vec::new(),
         read: BTreeSet::new(),
+        report: LoadReport::default(),
         missing: Vec::new(),
         error: None,
     };
@@ -69,22 +82,13 @@ pub fn load_from<B: VictorBackend>(
             names: loader.missing,
         });
     }
-    let report = report(checkpoint, &loader.read, config, options);
-    Ok((model, report))
-}
-
-fn report(
-    checkpoint: &Checkpoint,
-    read: &BTreeSet<String>,
-    config: &VlmConfig,
-    options: &LoadOptions,
-) -> LoadReport {
+    let mut report = loader.report;
     let tied = config.text_config.tie_word_embeddings;
     let layers = config
         .picture
         .as_ref()
         .map_or(0, PictureConfig::vision_layers);
-    let mut report = LoadReport::default();
+    let read = loader.read;
     for name in checkpoint.names() {
         let tensor = name.strip_suffix("_scale").unwrap_or(name);
         if read.contains(tensor) {
@@ -96,7 +100,7 @@ fn report(
             report.unexpected.push(name.into());
         }
     }
-    report
+    Ok((model, report))
 }
 
 fn is_fresh(fresh: &[String], name: &str) -> bool {
@@ -106,15 +110,17 @@ fn is_fresh(fresh: &[String], name: &str) -> bool {
 
 struct Loader<'a, B: Backend> {
     checkpoint: &'a Checkpoint,
-    fresh: &'a [String],
+    options: &'a LoadOptions,
     device: &'a B::Device,
-    path: Vec<String>,
+    /// Names of the modules around, each with the type it stands in.
+    path: Vec<(String, String)>,
     read: BTreeSet<String>,
+    report: LoadReport,
     missing: Vec<String>,
     error: Option<WeightsError>,
 }
 
-impl<B: Backend> Loader<'_, B> {
+impl<B: VictorBackend> Loader<'_, B> {
     fn read<const D: usize>(
         &mut self,
         name: &str,
@@ -125,18 +131,55 @@ impl<B: Backend> Loader<'_, B> {
             return Ok(None);
         };
         view.check_shape(&expected)?;
-        let values = self.checkpoint.read_f32(name)?.unwrap_or_default();
+        // A matrix with a change added has numbers its file's type may not have.
+        let changed = !self.checkpoint.is_plain(name);
+        let kept = match self.options.dtype {
+            WeightDtype::Auto if changed => DType::F32,
+            dtype if D == 2 && self.in_matrix() => dtype.kept::<B>(view.format, self.device),
+            _ => DType::F32,
+        };
+        let bytes = self.numbers(name, &view, kept)?;
         self.read.insert(name.into());
         Ok(Some(Tensor::from_data(
-            TensorData::new(values, expected),
-            self.device,
+            TensorData::from_bytes(bytes, expected, kept),
+            (self.device, kept),
         )))
+    }
+
+    /// Whether the parameter being read belongs to a linear layer or an embedding table.
+    fn in_matrix(&self) -> bool {
+        let within = self.path.last().map(|(_, within)| within.as_str());
+        matches!(within, Some("Struct:Linear" | "Struct:Embedding"))
+    }
+
+    /// The numbers of a tensor as `kept`: where they lie, if they are stored so.
+    fn numbers(
+        &mut self,
+        name: &str,
+        view: &TensorView,
+        kept: DType,
+    ) -> Result<Bytes, WeightsError> {
+        if self.checkpoint.is_plain(name)
+            && tensor_dtype(view.format) == Some(kept)
+            && let Some(bytes) = aligned(view.shared(), kept)
+        {
+            self.report.mapped_bytes += bytes.len();
+            return Ok(bytes);
+        }
+        let values = self.checkpoint.read_f32(name)?.unwrap_or_default();
+        let bytes = narrowed(values, kept).ok_or_else(|| WeightsError::Overflow {
+            path: view.path.into(),
+            name: view.name.into(),
+            dtype: self.options.dtype,
+        })?;
+        self.report.converted_bytes += bytes.len();
+        Ok(bytes)
     }
 }
 
-impl<B: Backend> ModuleMapper<B> for Loader<'_, B> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.into());
+impl<B: VictorBackend> ModuleMapper<B> for Loader<'_, B> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.push((name.into(), container_type.into()));
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
@@ -144,8 +187,9 @@ impl<B: Backend> ModuleMapper<B> for Loader<'_, B> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let name = of_module_path(&self.path);
-        if self.error.is_some() || is_fresh(self.fresh, &name) {
+        let path: Vec<String> = self.path.iter().map(|(name, _)| name.clone()).collect();
+        let name = of_module_path(&path);
+        if self.error.is_some() || is_fresh(&self.options.fresh, &name) {
             return param;
         }
         match self.read(&name, param.lazy_shape().dims::<D>()) {

@@ -1,11 +1,15 @@
 //! What is written opens again: every storage, all families of towers, tiles, a decoder alone.
 
+use burn::backend::Autodiff;
 use burn::prelude::*;
 use burn_flex::Flex;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use victor_model::{TileGrid, Vlm};
-use victor_weights::{LoadOptions, SaveOptions, Storage, load, parse_config, read_config, save};
+use victor_weights::{
+    LoadOptions, LoadReport, SaveOptions, Storage, WeightDtype, load, parse_config, read_config,
+    save,
+};
 
 fn config(vision: Value) -> Value {
     let siglip = vision["model_type"] == "siglip_vision_model";
@@ -132,6 +136,86 @@ fn floats_come_back() {
 fn int8_rows_come_back_close() {
     round_trip(config(clip()), Storage::Int8, 5e-2);
     round_trip(config(dinov2()), Storage::Int8, 5e-2);
+}
+
+/// Writes a model as f16 into one file and gives its folder.
+fn saved_as_halves(dir: &Path) -> PathBuf {
+    let (source, out) = (dir.join("source"), dir.join("out"));
+    std::fs::create_dir(&source).expect("a folder");
+    let json = config(clip());
+    std::fs::write(source.join("config.json"), json.to_string()).expect("written");
+    let parsed = parse_config(&json, Path::new("config.json")).expect("a config");
+    let model = Vlm::<Flex>::init(&parsed, &Default::default());
+    let options = SaveOptions {
+        storage: Storage::F16,
+        max_shard_bytes: None,
+    };
+    save(&model, &source, &out, &options).expect("saved");
+    out
+}
+
+fn loaded(dir: &Path, dtype: WeightDtype) -> (Vec<f32>, LoadReport) {
+    let config = read_config(dir).expect("a config");
+    let options = LoadOptions {
+        dtype,
+        ..Default::default()
+    };
+    let (model, report) =
+        load::<Flex>(dir, &config, &Default::default(), &options).expect("loaded");
+    (logits(&model), report)
+}
+
+#[test]
+fn stored_halves_compute_the_same_in_place_as_in_f32() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = saved_as_halves(dir.path());
+    let (expected, report) = loaded(&out, WeightDtype::F32);
+    assert_eq!(report.mapped_bytes, 0);
+    let (found, report) = loaded(&out, WeightDtype::Auto);
+    assert!(report.mapped_bytes > 0, "{report:?}");
+    assert_eq!(found, expected);
+    let (rounded, _) = loaded(&out, WeightDtype::Bf16);
+    assert_ne!(rounded, expected);
+}
+
+#[test]
+fn tensors_off_their_grid_are_copied() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = saved_as_halves(dir.path());
+    let (expected, aligned) = loaded(&out, WeightDtype::Auto);
+    // A header that is a space longer.
+    let path = out.join("model.safetensors");
+    let file = std::fs::read(&path).expect("a file");
+    let (length, rest) = file.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().expect("8"));
+    let (header, numbers) = rest.split_at(length as usize);
+    let length = (length + 1).to_le_bytes();
+    std::fs::write(&path, [&length, header, b" ", numbers].concat()).expect("written");
+    let (found, report) = loaded(&out, WeightDtype::Auto);
+    assert_eq!(report.mapped_bytes, 0);
+    assert_eq!(
+        report.converted_bytes,
+        aligned.mapped_bytes + aligned.converted_bytes
+    );
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn halves_are_refused_where_gradients_are_taken() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = saved_as_halves(dir.path());
+    let config = read_config(&out).expect("a config");
+    let load = |dtype| {
+        let options = LoadOptions {
+            dtype,
+            ..Default::default()
+        };
+        load::<Autodiff<Flex>>(&out, &config, &Default::default(), &options)
+    };
+    let (_, report) = load(WeightDtype::Auto).expect("loaded as f32");
+    assert_eq!(report.mapped_bytes, 0);
+    let message = load(WeightDtype::F16).expect_err("refused").to_string();
+    assert!(message.contains("--dtype"), "{message}");
 }
 
 #[test]

@@ -8,7 +8,14 @@ use burn::prelude::*;
 use victor_backend::VictorBackend;
 use victor_data::{ChatTemplate, ExpandedPrompt, ImageProcessor, Tokenizer, expand_image_tokens};
 use victor_model::{BatchLayout, Row, Sequence, Vlm};
-use victor_weights::{LoadOptions, LoadReport};
+use victor_weights::{LoadOptions, LoadReport, WeightDtype};
+
+/// How a model is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// What the large matrices are kept in.
+    pub dtype: WeightDtype,
+}
 
 /// A loaded checkpoint on backend `B`.
 #[derive(Debug)]
@@ -39,10 +46,18 @@ impl<B: VictorBackend> Engine<B> {
     /// Loads a model's numbers onto `device`.
     ///
     /// # Errors
-    /// If a tensor is missing, has another shape, or is stored in a format that is not read.
-    pub fn load(files: ModelFiles, device: &B::Device) -> Result<Self, VictorError> {
+    /// If a tensor is missing, has another shape, or is stored in a format that is not read, or the
+    /// device does not take weights of `options.dtype`.
+    pub fn load(
+        files: ModelFiles,
+        device: &B::Device,
+        options: &OpenOptions,
+    ) -> Result<Self, VictorError> {
         let (config, checkpoint) = (&files.source.config, &files.source.checkpoint);
-        let options = LoadOptions::default();
+        let options = LoadOptions {
+            dtype: options.dtype,
+            ..Default::default()
+        };
         let (model, report) = victor_weights::load_from(checkpoint, config, device, &options)?;
         Ok(Self {
             model,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use victor_model::VlmConfig;
 use victor_model::cost::{PromptCost, prompt_cost};
-use victor_model::parameters::{Part, part_parameters};
+use victor_model::parameters::{Part, matrix_parameters, part_parameters};
 
 /// Text tokens of the prompt whose cost is shown, as in the paper.
 const TEXT_TOKENS: usize = 64;
@@ -19,6 +19,8 @@ pub struct Info {
     pub reduction_parameters: usize,
     /// Bytes of the weights in 32-bit floats.
     pub weight_bytes: usize,
+    /// Bytes of the weights with the large matrices in 16-bit floats.
+    pub half_weight_bytes: usize,
     /// The most visual tokens of a picture; 0 for a model that reads text only.
     pub visual_tokens: usize,
     /// Text tokens of the prompt the costs are for.
@@ -70,6 +72,8 @@ impl Info {
             parameters,
             reduction_parameters: part_parameters(config, Part::Registers),
             weight_bytes: parameters * size_of::<f32>(),
+            half_weight_bytes: parameters * size_of::<f32>()
+                - matrix_parameters(config) * size_of::<u16>(),
             visual_tokens,
             text_tokens: TEXT_TOKENS,
             reduced: cost(true),

@@ -38,7 +38,7 @@ pub use chat::{Chat, ChatOptions, ChatUsage, Turn};
 pub use completion::{Completion, FinishReason, Timings, Token};
 pub use convert::convert;
 pub use defaults::{DEFAULT_MODEL, default_weights};
-pub use engine::Engine;
+pub use engine::{Engine, OpenOptions};
 pub use error::VictorError;
 pub use generate::GenerateOptions;
 pub use info::{Cost, Info, PartSize};
@@ -56,7 +56,7 @@ pub use victor_data::{
     decode_image,
 };
 pub use victor_model::VlmConfig;
-pub use victor_weights::{LoadReport, SaveOptions, Storage, WeightsError};
+pub use victor_weights::{LoadReport, SaveOptions, Storage, WeightDtype, WeightsError};
 
 /// The crates below, for those who build on parts of the engine.
 pub mod parts {

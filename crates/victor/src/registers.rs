@@ -1,6 +1,6 @@
 //! Registers for a checkpoint that has none, as training starts from them (paper, appendix A.7).
 
-use crate::engine::Engine;
+use crate::engine::{Engine, OpenOptions};
 use crate::{ModelFiles, VictorError};
 use burn::prelude::*;
 use burn::tensor::Distribution;
@@ -95,7 +95,7 @@ impl AddRegisters {
             RegisterInit::Zeros => vec![0.0; self.num_registers * hidden],
             RegisterInit::ImageToken => image_word(files)?.repeat(self.num_registers),
             RegisterInit::Pooled { pictures } => {
-                let engine = Engine::<B>::load(files.clone(), device)?;
+                let engine = Engine::<B>::load(files.clone(), device, &OpenOptions::default())?;
                 pooled(&engine, pictures, self.num_registers)?
             }
         };

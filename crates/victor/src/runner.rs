@@ -1,7 +1,7 @@
 //! The engine a user holds: a checkpoint on a device chosen at run time.
 
 use crate::completion::{Completion, Timings, Token};
-use crate::engine::Engine;
+use crate::engine::{Engine, OpenOptions};
 use crate::generate::{Batch, Decoding};
 use crate::{Chat, ChatOptions, GenerateOptions, Info, ModelFiles, ModelRef, Request, Trace, VictorError};
 use victor_backend::{Device, DeviceTask, VictorBackend};
@@ -24,10 +24,24 @@ impl Victor {
         source: impl Into<ModelRef>,
         device: Device,
     ) -> Result<Self, VictorError> {
+        Self::open(source, device, &OpenOptions::default())
+    }
+
+    /// Opens a model on `device` as `options` say.
+    ///
+    /// # Errors
+    /// If the device is not compiled in, the model is not usable, or the device does not take weights
+    /// of `options.dtype`.
+    pub fn open(
+        source: impl Into<ModelRef>,
+        device: Device,
+        options: &OpenOptions,
+    ) -> Result<Self, VictorError> {
         let source = source.into();
         // Read before the device is started: a wrong folder should not cost a driver's start.
         let files = ModelFiles::open(&source)?;
-        let engine = device.run(Load { files })??;
+        let options = *options;
+        let engine = device.run(Load { files, options })??;
         Ok(Self {
             engine,
             source,
@@ -195,12 +209,14 @@ impl<B: VictorBackend> AnyEngine for Engine<B> {
 
 struct Load {
     files: ModelFiles,
+    options: OpenOptions,
 }
 
 impl DeviceTask for Load {
     type Output = Result<Box<dyn AnyEngine>, VictorError>;
 
     fn run<B: VictorBackend>(self, device: B::Device) -> Self::Output {
-        Ok(Box::new(Engine::<B>::load(self.files, &device)?))
+        let engine = Engine::<B>::load(self.files, &device, &self.options)?;
+        Ok(Box::new(engine))
     }
 }

@@ -5,19 +5,52 @@
 //! Numbers other than f32 take the plain path.
 
 mod attention;
+mod dense;
 #[cfg(test)]
 mod gradient_tests;
 mod rows;
 mod simd;
+mod widen;
 
 use crate::gradients::{self, AttentionInputs};
-use crate::{VictorBackend, plain};
+use crate::{HalfWeights, VictorBackend, plain};
 use attention::Attention;
 use burn::prelude::*;
 use burn::tensor::{DType, TensorPrimitive};
-use burn_flex::{Flex, FlexTensor};
+use burn_flex::{Flex, FlexDevice, FlexTensor};
+use half::{bf16, f16};
 
 impl VictorBackend for Flex {
+    fn half_weights(_: &FlexDevice, _: DType) -> HalfWeights {
+        HalfWeights::InPlace
+    }
+
+    fn dense(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 2>,
+        bias: Option<Tensor<Self, 1>>,
+    ) -> Tensor<Self, 3> {
+        let [batch, seq, input] = x.dims();
+        let [output, _] = weight.dims();
+        let sizes = [batch * seq, input, output];
+        if !all_f32([&x]) || !bias.as_ref().is_none_or(|bias| all_f32([bias])) {
+            return plain::dense(x, weight, bias);
+        }
+        let stored = weight.dtype();
+        if !matches!(stored, DType::F32 | DType::F16 | DType::BF16) {
+            return plain::dense(x, weight, bias);
+        }
+        let (x, bias) = (values(x), bias.map(values));
+        let bias = bias.as_deref();
+        let weight = weight.into_primitive().tensor().to_contiguous();
+        let y = match stored {
+            DType::F16 => dense::dense(&x, weight.storage::<f16>(), bias, sizes),
+            DType::BF16 => dense::dense(&x, weight.storage::<bf16>(), bias, sizes),
+            _ => dense::dense(&x, weight.storage::<f32>(), bias, sizes),
+        };
+        tensor(y, [batch, seq, output])
+    }
+
     fn grouped_attention(
         query: Tensor<Self, 4>,
         key: Tensor<Self, 4>,

@@ -8,12 +8,12 @@ pub mod safetensors;
 
 use crate::WeightsError;
 use crate::gguf::{self, GgufFile, GgufTensor, RowOrder, TensorKind};
+use bytes::Bytes;
 use memmap2::Mmap;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// A tensor's place in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,8 @@ pub enum Format {
 #[derive(Clone, Debug)]
 pub(crate) struct MappedFile {
     pub(crate) path: PathBuf,
-    pub(crate) map: Arc<Mmap>,
+    /// The whole file, mapped for as long as a tensor uses it.
+    pub(crate) map: Bytes,
     /// By the names the file gives them.
     pub(crate) tensors: BTreeMap<String, Span>,
 }
@@ -73,7 +74,7 @@ impl MappedFile {
         };
         Ok(Self {
             path: path.into(),
-            map: Arc::new(map),
+            map: Bytes::from_owner(map),
             tensors,
         })
     }
@@ -102,7 +103,7 @@ impl MappedFile {
                 .iter()
                 .map(|(name, tensor)| (name.clone(), span(tensor)))
                 .collect(),
-            map: file.map()?,
+            map: file.bytes(),
         })
     }
 }

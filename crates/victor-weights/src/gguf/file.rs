@@ -3,6 +3,7 @@
 use super::header::Header;
 use super::{GgufError, GgufTensor, Metadata, RowOrder};
 use crate::WeightsError;
+use bytes::Bytes;
 use memmap2::Mmap;
 use std::fs::File;
 use std::ops::Range;
@@ -15,22 +16,6 @@ pub struct GgufFile {
     path: PathBuf,
     bytes: Bytes,
     header: Arc<Header>,
-}
-
-/// The file's bytes; those of a test or a fuzzer are in memory.
-#[derive(Clone, Debug)]
-enum Bytes {
-    Mapped(Arc<Mmap>),
-    Owned(Arc<[u8]>),
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Owned(bytes) => bytes,
-        }
-    }
 }
 
 impl GgufFile {
@@ -49,19 +34,19 @@ impl GgufFile {
         // wrong numbers, or ends the process if it was cut, as with every engine that maps weights;
         // bytes are only ever read as integers, floats and checked UTF-8.
         let map = unsafe { Mmap::map(&file) }.map_err(WeightsError::io(path))?;
-        Self::check(path, Bytes::Mapped(Arc::new(map)))
+        Self::check(path, Bytes::from_owner(map))
     }
 
     /// Checks the head of a file that is in memory; `path` is named in errors.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn from_bytes(path: &Path, bytes: impl Into<Arc<[u8]>>) -> Result<Self, WeightsError> {
-        Self::check(path, Bytes::Owned(bytes.into()))
+    pub fn from_bytes(path: &Path, bytes: impl Into<Bytes>) -> Result<Self, WeightsError> {
+        Self::check(path, bytes.into())
     }
 
     fn check(path: &Path, bytes: Bytes) -> Result<Self, WeightsError> {
-        let header = Header::parse(bytes.as_slice()).map_err(WeightsError::gguf(path))?;
+        let header = Header::parse(&bytes).map_err(WeightsError::gguf(path))?;
         Ok(Self {
             path: path.into(),
             bytes,
@@ -69,22 +54,14 @@ impl GgufFile {
         })
     }
 
-    /// The map the file is read through.
-    ///
-    /// # Errors
-    /// If it was made from bytes and has none.
-    pub(crate) fn map(&self) -> Result<Arc<Mmap>, WeightsError> {
-        match &self.bytes {
-            Bytes::Mapped(map) => Ok(map.clone()),
-            Bytes::Owned(_) => Err(WeightsError::NoCheckpoint {
-                path: self.path.clone(),
-            }),
-        }
+    /// The whole file.
+    pub(crate) fn bytes(&self) -> Bytes {
+        self.bytes.clone()
     }
 
     /// Which bytes of the file a tensor of it is.
     pub(crate) fn range(&self, tensor: &GgufTensor<'_>) -> Range<usize> {
-        let start = tensor.bytes.as_ptr().addr() - self.bytes.as_slice().as_ptr().addr();
+        let start = tensor.bytes.as_ptr().addr() - self.bytes.as_ptr().addr();
         start..start + tensor.bytes.len()
     }
 
@@ -101,7 +78,7 @@ impl GgufFile {
     /// The metadata.
     pub fn metadata(&self) -> Metadata<'_> {
         Metadata {
-            bytes: self.bytes.as_slice(),
+            bytes: &self.bytes,
             slots: &self.header.slots,
         }
     }
@@ -129,7 +106,7 @@ impl GgufFile {
             name,
             shape: &info.shape,
             kind: info.kind,
-            bytes: &self.bytes.as_slice()[info.range.clone()],
+            bytes: &self.bytes[info.range.clone()],
             rows: RowOrder::Ours,
         })
     }

@@ -217,7 +217,7 @@ mod tests {
     /// Everything that reads a file, whatever comes of it; what is read is no larger than the file
     /// calls for.
     fn read_all(bytes: &[u8]) -> bool {
-        let Ok(file) = GgufFile::from_bytes(Path::new("hostile.gguf"), bytes) else {
+        let Ok(file) = GgufFile::from_bytes(Path::new("hostile.gguf"), bytes.to_vec()) else {
             return false;
         };
         for key in file.metadata().keys() {
