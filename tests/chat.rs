@@ -8,7 +8,8 @@ use victor::parts::backend::VictorBackend;
 use victor::parts::model::{KvCache, Sequence};
 use victor::{
     Chat, ChatOptions, Completion, Content, Device, DeviceTask, Engine, FinishReason,
-    GenerateOptions, Message, ModelFiles, OpenOptions, Prompt, Request, RgbImage, Role, Sampler, Victor, VictorError,
+    GenerateOptions, Message, ModelFiles, OpenOptions, Prompt, Request, RgbImage, Role, Sampler,
+    Victor, VictorError,
 };
 
 /// What the user does in one turn: the pictures shown and the words said.

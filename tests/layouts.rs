@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use victor::{
-    AddRegisters, Device, ModelRef, RegisterInit, Request, SaveOptions, Storage, Trace,
-    TraceValues, Victor, VictorError, convert, decode_image, read_config,
+    AddRegisters, Device, ModelFiles, ModelRef, RegisterInit, Request, SaveOptions, Silent,
+    Storage, Trace, TraceValues, Victor, VictorError, convert, decode_image, read_config,
 };
 
 /// A reference case in the original LLaVA's layout.
@@ -128,10 +128,21 @@ fn check_equal(found: &Trace, expected: &Trace) {
     assert_eq!(ids(found), ids(expected));
 }
 
+fn opened(model: &ModelRef) -> ModelFiles {
+    ModelFiles::open(model).expect("files")
+}
+
 /// The reference case, converted to our layout in `dir`, and its tensors.
 fn converted(dir: &Path) -> Tensors {
     let original = ModelRef::from(common::golden().join(ORIGINAL));
-    convert(&original, dir, &SaveOptions::default(), None, &|_, _| {}).expect("converted");
+    convert(
+        opened(&original),
+        dir,
+        &SaveOptions::default(),
+        None,
+        &|_, _| {},
+    )
+    .expect("converted");
     read(&dir.join("model.safetensors"))
 }
 
@@ -302,8 +313,8 @@ fn registers_are_added_for_training() {
             init: init.clone(),
         };
         let model = ModelRef::from(&original);
-        convert(&model, &out, &options, Some(&registers), &|_, _| {}).expect("converted");
-        let config = read_config(&ModelRef::from(&out)).expect("a config");
+        convert(opened(&model), &out, &options, Some(&registers), &|_, _| {}).expect("converted");
+        let config = read_config(&ModelRef::from(&out), &Silent).expect("a config");
         assert_eq!((config.num_registers(), config.drop_layer()), (4, Some(2)));
         let bytes = fs::read(out.join("model.safetensors")).expect("weights");
         let file = SafeTensors::deserialize(&bytes).expect("safetensors");
@@ -345,7 +356,7 @@ fn numbers_that_fit_no_registers_are_refused() {
             init: RegisterInit::Zeros,
         };
         let options = SaveOptions::default();
-        let error = convert(&model, &out, &options, Some(&registers), &|_, _| {})
+        let error = convert(opened(&model), &out, &options, Some(&registers), &|_, _| {})
             .expect_err("does not fit");
         assert!(matches!(error, VictorError::Option { .. }), "{error}");
         assert!(!out.exists());

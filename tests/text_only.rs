@@ -7,8 +7,8 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::Path;
 use victor::{
-    Device, GenerateOptions, Info, ModelRef, Request, RgbImage, SaveOptions, Victor, VictorError,
-    convert,
+    Device, GenerateOptions, Info, ModelFiles, ModelRef, Request, RgbImage, SaveOptions, Victor,
+    VictorError, convert,
 };
 
 /// The decoder of a reference case as the Hub has decoders.
@@ -109,7 +109,7 @@ fn a_decoder_is_counted_and_written() {
     assert_eq!(counted, [0, 0, 0, info.parameters]);
 
     convert(
-        &ModelRef::from(&folder),
+        ModelFiles::open(&ModelRef::from(&folder)).expect("files"),
         &out,
         &SaveOptions::default(),
         None,

@@ -1,15 +1,20 @@
 //! Options that several subcommands share.
 
+use crate::fetch::FetchBars;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::num::NonZeroUsize;
 use std::path::Path;
-use victor::{Device, GenerateOptions, ModelRef, OpenOptions, SamplingOptions, Victor, WeightDtype};
+use victor::{
+    Device, GenerateOptions, ModelFiles, ModelRef, OpenOptions, SamplingOptions, Victor,
+    WeightDtype,
+};
 
 /// Which checkpoint.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// Folder of a checkpoint, or GGUF file [default: the weights that come with Victor]
+    /// Folder of a checkpoint, GGUF file, or Hub id: owner/name[@revision][:FILE.gguf] [default: the
+    /// weights that come with Victor]
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// GGUF file of the tower and projector beside a decoder's GGUF file
@@ -21,6 +26,9 @@ pub(crate) struct ModelArgs {
     /// vicuna_v1, llama3, mistral, chatml or a file of Jinja, in place of the model's own
     #[arg(long, value_name = "NAME")]
     chat_template: Option<String>,
+    /// Fetch nothing: use what the Hub's cache holds
+    #[arg(long)]
+    offline: bool,
     /// What the large matrices are kept in
     #[arg(long, value_enum, default_value_t = DtypeArg::Auto)]
     dtype: DtypeArg,
@@ -89,6 +97,7 @@ impl ModelArgs {
             mmproj: self.mmproj.clone(),
             base: self.base.clone(),
             chat_template: self.chat_template.clone(),
+            offline: self.offline,
             ..model
         })
     }
@@ -108,7 +117,9 @@ impl ModelArgs {
         let options = OpenOptions {
             dtype: self.dtype(),
         };
-        let model = Victor::open(self.model()?, device.choose()?, &options)?;
+        let source = self.model()?;
+        let files = ModelFiles::open_with(&source, &FetchBars::default())?;
+        let model = Victor::from_files(source, files, device.choose()?, &options)?;
         let unused = &model.report().unexpected;
         if let Some(first) = unused.first() {
             let count = unused.len();

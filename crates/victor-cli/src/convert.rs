@@ -1,10 +1,11 @@
 //! `victor convert`: writes a model of any layout in ours.
 
 use crate::args::ModelArgs;
+use crate::fetch::FetchBars;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
-use victor::{AddRegisters, RegisterInit, SaveOptions, Storage};
+use victor::{AddRegisters, ModelFiles, RegisterInit, SaveOptions, Storage};
 
 /// Write a model of any layout that is read as a folder of safetensors
 #[derive(Args)]
@@ -78,9 +79,9 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
         bar.set_length(total);
         bar.set_position(done);
     };
-    let model = args.model.model()?;
     let registers = args.add_registers()?;
-    victor::convert(&model, &args.out, &options, registers.as_ref(), &progress)?;
+    let files = ModelFiles::open_with(&args.model.model()?, &FetchBars::default())?;
+    victor::convert(files, &args.out, &options, registers.as_ref(), &progress)?;
     bar.finish_and_clear();
     eprintln!("wrote {}", args.out.display());
     Ok(())

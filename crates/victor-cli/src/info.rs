@@ -1,6 +1,7 @@
 //! `victor info`: what a checkpoint is made of and what it costs, from its config alone.
 
 use crate::args::ModelArgs;
+use crate::fetch::FetchBars;
 use crate::output::Output;
 use clap::Args;
 use indicatif::{DecimalBytes, HumanCount};
@@ -36,7 +37,7 @@ struct Facts<'a> {
 
 pub(crate) fn run(args: &InfoArgs, output: &mut Output) -> anyhow::Result<()> {
     let model = &args.model.model()?;
-    let config = &victor::read_config(model)?;
+    let config = &victor::read_config(model, &FetchBars::default())?;
     let info = &Info::new(config);
     if args.json {
         return output.json(&Facts {

@@ -7,6 +7,7 @@ mod caption;
 mod chat;
 mod convert;
 mod eval;
+mod fetch;
 mod info;
 mod interrupt;
 mod lines;

@@ -73,4 +73,9 @@ pub enum Event<'a> {
         /// The file.
         file: &'a str,
     },
+    /// The Hub could not be asked, and the last snapshot is used as it is.
+    Outdated {
+        /// Why.
+        error: &'a HubError,
+    },
 }

@@ -1,24 +1,23 @@
 //! Writes a model of any layout in ours.
 
-use crate::{AddRegisters, ModelFiles, ModelRef, VictorError};
+use crate::{AddRegisters, ModelFiles, VictorError};
 use std::path::Path;
 use victor_backend::{Device, DeviceTask, VictorBackend};
 use victor_weights::SaveOptions;
 
-/// Reads a model of any layout and writes it to `out` in ours, as `options` say, with the tower cut to
+/// Writes a model of any layout to `out` in ours, as `options` say, with the tower cut to
 /// the layers that are used, and with new registers if they are asked for. `progress` is told of bytes
 /// written and bytes in all.
 ///
 /// # Errors
 /// If the model is not usable or `out` cannot be written; then `out` is as it was.
 pub fn convert(
-    model: &ModelRef,
+    files: ModelFiles,
     out: &Path,
     options: &SaveOptions,
     registers: Option<&AddRegisters>,
     progress: &dyn Fn(u64, u64),
 ) -> Result<(), VictorError> {
-    let files = ModelFiles::open(model)?;
     Device::best()?.run(Convert {
         files,
         out,

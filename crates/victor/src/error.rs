@@ -15,6 +15,9 @@ pub enum VictorError {
     /// The checkpoint is not usable.
     #[error(transparent)]
     Weights(#[from] victor_weights::WeightsError),
+    /// A model cannot be had from the Hub.
+    #[error(transparent)]
+    Hub(#[from] victor_hub::HubError),
     /// No folder of that name.
     #[error("{path}: no such folder; expected a checkpoint with config.json and weights, or a GGUF file", path = path.display())]
     NoSuchModel {

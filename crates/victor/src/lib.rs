@@ -55,6 +55,7 @@ pub use victor_data::{
     ChatTemplate, Content, DataError, ImageProcessor, Message, RgbImage, Role, Tokenizer,
     decode_image,
 };
+pub use victor_hub::{Event as FetchEvent, HubError, Progress as FetchProgress, Silent};
 pub use victor_model::VlmConfig;
 pub use victor_weights::{LoadReport, SaveOptions, Storage, WeightDtype, WeightsError};
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use victor_data::{
     BUILT_IN_TEMPLATES, ChatTemplate, DataError, IMAGE_MARKER, ImageProcessor, Tokenizer,
 };
+use victor_hub::{Event, Hub, HubRef, Location, Progress, RepoId, Revision, Silent, Wanted};
 use victor_model::VlmConfig;
 use victor_weights::{Layout, Locate, Source};
 
@@ -30,12 +31,20 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Finds and reads everything but the numbers.
+    /// Finds and reads everything but the numbers. What is named by a Hub id is fetched first.
     ///
     /// # Errors
     /// If a file is missing or damaged, or the files do not belong together.
     pub fn open(model: &ModelRef) -> Result<Self, VictorError> {
-        let mut source = open_source(model)?;
+        Self::open_with(model, &Silent)
+    }
+
+    /// As [`open`](Self::open); `progress` is told of what is fetched.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(model: &ModelRef, progress: &dyn Progress) -> Result<Self, VictorError> {
+        let mut source = open_source(&Finder { model, progress })?;
         let folders = source.companions.clone();
         let tokenizer = match &source.gguf {
             Some(parts) => gguf_files::tokenizer(parts)?,
@@ -87,21 +96,36 @@ impl ModelFiles {
     }
 }
 
-/// Reads what a model is made of, and none of the files about text and pictures.
+/// Reads what a model is made of, and none of the files about text and pictures. Of a model on the
+/// Hub only the configs are fetched, if they say all.
 ///
 /// # Errors
 /// If there is no such model, or its config is not understood.
-pub fn read_config(model: &ModelRef) -> Result<VlmConfig, VictorError> {
-    Ok(open_source(model)?.config)
+pub fn read_config(model: &ModelRef, progress: &dyn Progress) -> Result<VlmConfig, VictorError> {
+    let finder = Finder { model, progress };
+    if let Location::Hub(HubRef {
+        repo,
+        revision,
+        file: None,
+    }) = Location::parse(&model.model)?
+    {
+        let folder = finder.snapshot(&repo, &revision, &Wanted::Configs)?;
+        if let Ok(config) = victor_weights::read_config(&folder) {
+            return Ok(config);
+        }
+    }
+    Ok(open_source(&finder)?.config)
 }
 
-fn open_source(model: &ModelRef) -> Result<Source, VictorError> {
-    let path = find(&model.model)?;
-    let mmproj = model.mmproj.as_deref().map(find).transpose()?;
+fn open_source(finder: &Finder) -> Result<Source, VictorError> {
+    let path = finder.find(&finder.model.model)?;
+    let mmproj = finder.model.mmproj.as_deref();
+    let mmproj = mmproj.map(|name| finder.find(name)).transpose()?;
     if path.is_file() {
         return Ok(victor_weights::open_gguf(&path, mmproj.as_deref())?);
     }
-    if !path.join("config.json").is_file()
+    let described = ["config.json", "adapter_config.json"];
+    if !described.iter().any(|name| path.join(name).is_file())
         && let Some((decoder, beside)) = victor_weights::gguf_pair(&path)?
     {
         let mmproj = mmproj.or(beside);
@@ -114,19 +138,62 @@ fn open_source(model: &ModelRef) -> Result<Source, VictorError> {
             expected: "nothing, beside a model that is no GGUF file",
         });
     }
-    let finder = Finder {
-        base: model.base.as_deref(),
-    };
-    Ok(victor_weights::open(&path, &finder)?)
+    Ok(victor_weights::open(&path, finder)?)
 }
 
-/// A folder or file on this machine.
-fn find(name: &str) -> Result<PathBuf, VictorError> {
-    let path = PathBuf::from(name);
-    if path.exists() {
-        return Ok(path);
+/// Finds a model and what its checkpoint names and does not hold.
+struct Finder<'a> {
+    model: &'a ModelRef,
+    progress: &'a dyn Progress,
+}
+
+impl Finder<'_> {
+    /// A folder or file on this machine, fetched if it is named by a Hub id.
+    fn find(&self, name: &str) -> Result<PathBuf, VictorError> {
+        let HubRef {
+            repo,
+            revision,
+            file,
+        } = match Location::parse(name)? {
+            Location::Local(path) => return Ok(path),
+            Location::Hub(place) => place,
+        };
+        Ok(match file {
+            Some(file) => {
+                let wanted = Wanted::Files(vec![file.clone()]);
+                self.snapshot(&repo, &revision, &wanted)?.join(file)
+            }
+            None => self.snapshot(&repo, &revision, &Wanted::Model)?,
+        })
     }
-    Err(VictorError::NoSuchModel { path })
+
+    fn snapshot(
+        &self,
+        repo: &RepoId,
+        revision: &Revision,
+        wanted: &Wanted,
+    ) -> Result<PathBuf, VictorError> {
+        let mut builder = Hub::builder()?;
+        if self.model.offline {
+            builder = builder.offline(true);
+        }
+        let hub = builder.build()?;
+        let snapshot = hub.snapshot(repo, revision, wanted, self.progress)?;
+        if let Some(error) = &snapshot.outdated {
+            self.progress.event(Event::Outdated { error });
+        }
+        Ok(snapshot.folder)
+    }
+}
+
+impl Locate for Finder<'_> {
+    fn folder(&self, name: &str) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
+        self.find(name).map_err(Into::into)
+    }
+
+    fn base(&self) -> Option<&str> {
+        self.model.base.as_deref()
+    }
 }
 
 /// Rows of the embedding may outnumber the tokenizer's tokens, not the other way round.
@@ -142,21 +209,6 @@ fn check_vocabulary(config: &VlmConfig, tokenizer: &Tokenizer) -> Result<(), Vic
         return Err(VictorError::TokenBeyondVocabulary { id, rows });
     }
     Ok(())
-}
-
-/// Finds what a checkpoint names and does not hold.
-struct Finder<'a> {
-    base: Option<&'a str>,
-}
-
-impl Locate for Finder<'_> {
-    fn folder(&self, name: &str) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
-        find(name).map_err(Into::into)
-    }
-
-    fn base(&self) -> Option<&str> {
-        self.base
-    }
 }
 
 /// What the first folder that has it gives; of the errors, the first is told.

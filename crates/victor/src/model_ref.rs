@@ -14,6 +14,8 @@ pub struct ModelRef {
     pub base: Option<String>,
     /// A built-in chat template, or a file of Jinja, in place of the model's own.
     pub chat_template: Option<String>,
+    /// Whether the Hub is left alone: what is not in its cache is an error.
+    pub offline: bool,
 }
 
 impl ModelRef {

@@ -3,7 +3,9 @@
 use crate::completion::{Completion, Timings, Token};
 use crate::engine::{Engine, OpenOptions};
 use crate::generate::{Batch, Decoding};
-use crate::{Chat, ChatOptions, GenerateOptions, Info, ModelFiles, ModelRef, Request, Trace, VictorError};
+use crate::{
+    Chat, ChatOptions, GenerateOptions, Info, ModelFiles, ModelRef, Request, Trace, VictorError,
+};
 use victor_backend::{Device, DeviceTask, VictorBackend};
 use victor_model::VlmConfig;
 use victor_weights::LoadReport;
@@ -40,6 +42,19 @@ impl Victor {
         let source = source.into();
         // Read before the device is started: a wrong folder should not cost a driver's start.
         let files = ModelFiles::open(&source)?;
+        Self::from_files(source, files, device, options)
+    }
+
+    /// Loads a model whose files have been opened as `source`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_files(
+        source: ModelRef,
+        files: ModelFiles,
+        device: Device,
+        options: &OpenOptions,
+    ) -> Result<Self, VictorError> {
         let options = *options;
         let engine = device.run(Load { files, options })??;
         Ok(Self {

@@ -157,7 +157,9 @@ impl<'a, B: VictorBackend> Conversation<'a, B> {
         let pictures = std::mem::take(&mut self.waiting);
         let counts = pictures.iter().map(|picture| self.visual_rows(picture));
         let counts: Vec<usize> = counts.collect();
-        let visual = self.engine.visual_tokens(&pictures.iter().collect::<Vec<_>>());
+        let visual = self
+            .engine
+            .visual_tokens(&pictures.iter().collect::<Vec<_>>());
         if let Some(visual) = visual {
             self.pictures.extend(visual.split_with_sizes(counts, 0));
         }
