@@ -24,3 +24,9 @@ pub(crate) fn golden() -> PathBuf {
     let packed = std::env::var_os("VICTOR_GOLDEN").map(PathBuf::from);
     packed.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"))
 }
+
+/// The root of this checkout.
+#[allow(dead_code, reason = "not every test reads from it")]
+pub(crate) fn root() -> PathBuf {
+    env!("CARGO_MANIFEST_DIR").into()
+}

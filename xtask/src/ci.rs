@@ -27,7 +27,7 @@ const fn step(name: &'static str, command: &'static str) -> Step {
 }
 
 /// The GPU backends' cases need every shader compiled anew, so they are a few tests and not all.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 11] = [
     step("format", "cargo fmt --all --check"),
     step("tidy", "cargo xtask tidy"),
     step(
@@ -35,6 +35,12 @@ const STEPS: [Step; 9] = [
         "cargo test --release --workspace --features ndarray",
     ),
     step("tokenizers", "cargo xtask tokenizers"),
+    step("smollm2", "cargo xtask weights smollm2"),
+    Step {
+        name: "gguf",
+        environment: &[("VICTOR_SMOLLM2", "data/smollm2.gguf")],
+        command: "cargo test --release --workspace --features ndarray --test smollm2 -- --ignored",
+    },
     Step {
         name: "caption",
         environment: &[],

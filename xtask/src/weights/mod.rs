@@ -8,6 +8,7 @@ mod dinov2;
 mod llama2c;
 mod onnx;
 mod output;
+mod smollm2;
 mod stories15m;
 mod tensor;
 mod tokenizer;
@@ -35,6 +36,8 @@ enum Target {
     Dinov2(dinov2::Dinov2),
     /// The language model: llama2.c's stories15M over the pieces it was trained on.
     Stories15m(stories15m::Stories15m),
+    /// A decoder in llama.cpp's format, for tests.
+    Smollm2(smollm2::Smollm2),
     /// Both in one LLaVA directory, without a projector: what training starts from.
     Base(base::Base),
 }
@@ -45,6 +48,7 @@ impl Args {
         match self.target {
             Target::Dinov2(target) => target.run(&self.packages),
             Target::Stories15m(target) => target.run(&self.packages),
+            Target::Smollm2(target) => target.run(&self.packages),
             Target::Base(target) => target.run(),
         }
     }
