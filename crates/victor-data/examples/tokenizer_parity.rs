@@ -117,6 +117,8 @@ fn open(path: &Path) -> Result<Tokenizer, Box<dyn Error>> {
             let origin = path.display().to_string();
             Ok(Tokenizer::from_sentencepiece(&bytes, &origin)?)
         }
+        // It would fall back to another file.
+        _ if !path.is_file() => Err("no such file".into()),
         _ => Ok(Tokenizer::from_dir(
             path.parent().ok_or("expected a folder")?,
         )?),

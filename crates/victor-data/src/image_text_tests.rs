@@ -41,7 +41,7 @@ fn the_whole_text_is_encoded_where_the_tokenizer_knows_pictures() -> Result<(), 
         tokenizer.encode_with_images(text, true, id)?,
         tokenizer.encode(text, true)?
     );
-    let spans = [8..10];
+    let spans = [8..9, 9..10];
     assert_eq!(
         tokenizer.encode_with_images_and_spans(text, true, id, &spans)?,
         tokenizer.encode_with_spans(text, true, &spans)?
@@ -78,9 +78,10 @@ fn spans_are_followed_through_the_pieces() -> Result<(), DataError> {
         assert_eq!(ids.iter().filter(|id| **id == IMAGE).count(), 2);
     }
     let (_, mask) =
-        byte_fallback().encode_with_images_and_spans("a<image>b", true, IMAGE, &[3..4])?;
+        byte_fallback().encode_with_images_and_spans("a<image>b", true, IMAGE, &[0..0, 3..4])?;
     assert_eq!(mask, [false, false, true, false]);
-    let outside = byte_fallback().encode_with_images_and_spans("a<image>b", true, IMAGE, &[3..44]);
+    let outside =
+        byte_fallback().encode_with_images_and_spans("a<image>b", true, IMAGE, &[0..0, 3..44]);
     assert!(matches!(outside, Err(DataError::SpanOutsideText { .. })));
     Ok(())
 }

