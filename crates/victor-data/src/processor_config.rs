@@ -17,6 +17,32 @@ const NEXT_PINPOINTS: [[u32; 2]; 5] =
     [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]];
 
 impl ImageProcessor {
+    /// CLIP's: the shortest side to `side` pixels, the centre cut out, OpenAI's means.
+    pub fn clip(side: u32) -> Self {
+        Self {
+            pad_to_square: false,
+            resize: Some(ResizeTo::ShortestEdge(side)),
+            filter: Filter::Bicubic,
+            center_crop: Some(Size::square(side)),
+            rescale_factor: Some(1.0 / 255.0),
+            mean: OPENAI_MEAN,
+            std: OPENAI_STD,
+            do_normalize: true,
+            image_grid_pinpoints: Vec::new(),
+        }
+    }
+
+    /// SigLIP's: to `side` pixels both ways, without a crop; means and deviations are a half.
+    pub fn siglip(side: u32) -> Self {
+        Self {
+            resize: Some(ResizeTo::Exact(Size::square(side))),
+            center_crop: None,
+            mean: [0.5; 3],
+            std: [0.5; 3],
+            ..Self::clip(side)
+        }
+    }
+
     /// Reads `processor_config.json`'s `image_processor`, or else `preprocessor_config.json`.
     ///
     /// Where neither is in `dir`, they are looked for in the directory that `config.json` names as `mm_vision_tower`, as

@@ -20,6 +20,8 @@ pub struct Source {
     pub layout: Layout,
     /// Folders to look in for the files that say how text and pictures are prepared, best first.
     pub companions: Vec<PathBuf>,
+    /// Whether the original LLaVA's config wants pictures padded to a square.
+    pub pads: bool,
     /// The files that say so in llama.cpp's layout.
     pub gguf: Option<GgufParts>,
 }
@@ -159,6 +161,7 @@ pub fn open_gguf(decoder: &Path, mmproj: Option<&Path>) -> Result<Source, Weight
         checkpoint,
         layout: Layout::Gguf,
         companions: Vec::new(),
+        pads: false,
         gguf: Some(GgufParts {
             decoder: decoder_file,
             vision,
@@ -219,6 +222,7 @@ fn describe(
             checkpoint,
             layout: Layout::Hub,
             companions: vec![dir.into()],
+            pads: false,
             gguf: None,
         });
     }
@@ -241,12 +245,14 @@ fn describe(
             tower_config
         }
     };
+    let pads = config.get("image_aspect_ratio").and_then(Value::as_str) == Some("pad");
     let config = original::hub_config(config, &tower_config, &path)?;
     Ok(Source {
         config: parse_config(&config, &path)?,
         checkpoint,
         layout: Layout::Original,
         companions,
+        pads,
         gguf: None,
     })
 }

@@ -2,8 +2,7 @@
 
 use crate::VictorError;
 use victor_data::{
-    ChatTemplate, Filter, ImageProcessor, ResizeTo, Size, SpacePrefix, TokenType, Tokenizer,
-    Vocabulary, VocabularyKind,
+    ChatTemplate, ImageProcessor, SpacePrefix, TokenType, Tokenizer, Vocabulary, VocabularyKind,
 };
 use victor_model::VisionFamily;
 use victor_weights::gguf::{self, Vision};
@@ -84,27 +83,21 @@ fn tables(parts: &GgufParts) -> Result<gguf::Vocabulary<'_>, VictorError> {
 /// square with the mean colour, unless the file says otherwise.
 pub(crate) fn processor(vision: &Vision) -> ImageProcessor {
     let side = vision.config.image_size as u32;
-    let square = Size::square(side);
     let tiles = vision.unpad && !vision.image_grid_pinpoints.is_empty();
-    let siglip = vision.config.family == VisionFamily::Siglip;
     let aspect = vision.image_aspect_ratio.as_deref().unwrap_or("pad");
+    let plain = match vision.config.family {
+        VisionFamily::Siglip => ImageProcessor::siglip(side),
+        _ => ImageProcessor::clip(side),
+    };
     ImageProcessor {
         pad_to_square: aspect == "pad" && !tiles,
-        resize: Some(if siglip {
-            ResizeTo::Exact(square)
-        } else {
-            ResizeTo::ShortestEdge(side)
-        }),
-        filter: Filter::Bicubic,
-        center_crop: (!siglip).then_some(square),
-        rescale_factor: Some(1.0 / 255.0),
         mean: vision.image_mean,
         std: vision.image_std,
-        do_normalize: true,
         image_grid_pinpoints: if tiles {
             vision.image_grid_pinpoints.clone()
         } else {
             Vec::new()
         },
+        ..plain
     }
 }

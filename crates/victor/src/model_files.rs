@@ -9,7 +9,7 @@ use victor_data::{
     BUILT_IN_TEMPLATES, ChatTemplate, DataError, IMAGE_MARKER, ImageProcessor, Tokenizer,
 };
 use victor_hub::{Event, Hub, HubRef, Location, Progress, RepoId, Revision, Silent, Wanted};
-use victor_model::VlmConfig;
+use victor_model::{PictureConfig, VisionFamily, VlmConfig};
 use victor_weights::{Layout, Locate, Source};
 
 /// What marks a picture where the vocabulary has no token for it: the original LLaVA's −200.
@@ -59,7 +59,7 @@ impl ModelFiles {
         let processor = match (&source.config.picture, &source.gguf) {
             (None, _) => None,
             (Some(_), Some(parts)) => parts.vision.as_ref().map(gguf_files::processor),
-            (Some(_), None) => Some(first(&folders, ImageProcessor::from_dir)?),
+            (Some(picture), None) => Some(processor(&source, picture)?),
         };
         if let (Some(picture), Some(processor)) = (&source.config.picture, &processor) {
             check_parts(picture, &tokenizer, processor)?;
@@ -230,6 +230,33 @@ fn first<T>(
         Err(error) if absent(&error) => results.find_map(Result::ok).ok_or(error),
         result => result,
     }
+}
+
+/// The processor of a layout with folders. The original LLaVA's says in the model's config what it
+/// does with the tower's processor, and where the tower lies in the checkpoint there is no such file.
+fn processor(source: &Source, picture: &PictureConfig) -> Result<ImageProcessor, VictorError> {
+    let found = first(&source.companions, ImageProcessor::from_dir);
+    if source.layout != Layout::Original {
+        return Ok(found?);
+    }
+    let side = picture.vision_config.image_size as u32;
+    let mut processor = match (found, picture.vision_config.family) {
+        (Err(DataError::NoSuchFile { .. }), VisionFamily::Clip) => ImageProcessor {
+            pad_to_square: source.pads,
+            ..ImageProcessor::clip(side)
+        },
+        (Err(DataError::NoSuchFile { .. }), VisionFamily::Siglip) => ImageProcessor {
+            pad_to_square: source.pads,
+            ..ImageProcessor::siglip(side)
+        },
+        (found, _) => found?,
+    };
+    if let Some(pinpoints) = &picture.image_grid_pinpoints {
+        let sides = |[height, width]: &[usize; 2]| [*height as u32, *width as u32];
+        processor.image_grid_pinpoints = pinpoints.iter().map(sides).collect();
+        processor.pad_to_square = false;
+    }
+    Ok(processor)
 }
 
 fn template(
