@@ -287,6 +287,114 @@ fn an_adapter_is_added_to_its_base() {
     check_equal(&trace(moved), &expected);
 }
 
+/// The base has the tokenizer, the tower one of its own: the base's is taken.
+#[test]
+fn a_projector_is_put_over_its_base() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tensors = converted(&folder.path().join("hub"));
+    let original = common::golden().join(ORIGINAL);
+    let (base, tuned) = (folder.path().join("base"), folder.path().join("tuned"));
+    copy(
+        &["tokenizer.json", "tokenizer_config.json"],
+        &original,
+        &base,
+    );
+    copy(&["config.json", "processor_config.json"], &original, &tuned);
+    let tower = tuned.join("vision_tower");
+    copy(
+        &["config.json", "pytorch_model.bin"],
+        &original.join("vision_tower"),
+        &tower,
+    );
+    let foreign = common::golden().join("llava15-qwen2-tied");
+    copy(&["tokenizer.json"], &foreign, &tower);
+    let (mut decoder, mut projector) = (Tensors::new(), Tensors::new());
+    for (name, tensor) in tensors {
+        let part = match name.contains("projector") {
+            true => &mut projector,
+            false if name.contains("vision_tower") => continue,
+            false => &mut decoder,
+        };
+        part.insert(original_name(&name), tensor);
+    }
+    write(&decoder, &base.join("model.safetensors"));
+    write(&projector, &tuned.join("mm_projector.safetensors"));
+    let expected = trace(&original);
+    let over = |base: &Path| ModelRef {
+        base: Some(base.to_string_lossy().into()),
+        ..ModelRef::from(&tuned)
+    };
+    check_equal(&trace(over(&base)), &expected);
+    let error = Victor::from_pretrained(&tuned, device()).expect_err("no base");
+    assert!(error.to_string().contains("--base"), "{error}");
+
+    // A whole model stands on no base.
+    let needless = ModelRef {
+        base: Some(base.to_string_lossy().into()),
+        ..ModelRef::from(&original)
+    };
+    let error = Victor::from_pretrained(needless, device()).expect_err("needless");
+    assert!(error.to_string().contains("--base"), "{error}");
+}
+
+/// Where the tower's own processor does not pad, the model's config says that pictures are padded.
+#[test]
+fn padding_is_asked_for_in_the_models_config() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let original = common::golden().join(ORIGINAL);
+    let padded = folder.path().join("padded");
+    copy(
+        &[
+            "config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "pytorch_model.bin",
+        ],
+        &original,
+        &padded,
+    );
+    let tower = padded.join("vision_tower");
+    copy(
+        &["config.json", "pytorch_model.bin"],
+        &original.join("vision_tower"),
+        &tower,
+    );
+    let processor = json!({
+        "image_processor_type": "CLIPImageProcessor", "do_center_crop": true,
+        "crop_size": 56, "size": 56, "resample": 3,
+    });
+    fs::write(
+        tower.join("preprocessor_config.json"),
+        processor.to_string(),
+    )
+    .expect("written");
+    check_equal(&trace(&padded), &trace(&original));
+    // And without a processor's file at all.
+    fs::remove_file(tower.join("preprocessor_config.json")).expect("removed");
+    check_equal(&trace(&padded), &trace(&original));
+}
+
+#[test]
+fn a_conversion_never_replaces_its_source_or_other_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out");
+    converted(&out);
+    let again = |out: &Path| {
+        let files = opened(&ModelRef::from(&folder.path().join("out")));
+        convert(files, out, &SaveOptions::default(), None, &|_, _| {})
+    };
+    for place in [&out, &folder.path().to_path_buf()] {
+        again(place).expect_err("the source is in there");
+        assert!(out.join("model.safetensors").is_file());
+    }
+    let other = folder.path().join("other");
+    fs::create_dir(&other).expect("a folder");
+    fs::write(other.join("config.json"), "{}").expect("written");
+    fs::write(other.join("notes.txt"), "mine").expect("written");
+    again(&other).expect_err("notes would be lost");
+    assert!(other.join("notes.txt").is_file());
+}
+
 #[test]
 fn registers_are_added_for_training() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -30,7 +30,7 @@ def main():
     torch.save(state(), OUT / "zip.bin")
     torch.save(state(), OUT / "stream.bin", _use_new_zipfile_serialization=False)
     torch.save({"state_dict": dict(state()), "epoch": 3, "lr": 0.1}, OUT / "wrapped.bin")
-    torch.save({"view": torch.arange(6.0).reshape(2, 3).T}, OUT / "strided.bin")
+    torch.save({"view": torch.arange(6.0).reshape(2, 3).T, "plain": torch.ones(2)}, OUT / "strided.bin")
     torch.save({"path": pathlib.PurePosixPath("x")}, OUT / "function.bin")
 
 

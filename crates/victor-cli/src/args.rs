@@ -10,9 +10,19 @@ use victor::{
     WeightDtype,
 };
 
-/// Which checkpoint.
+/// Which model, and what its weights are kept in.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// What the large matrices are kept in
+    #[arg(long, value_enum, default_value_t = DtypeArg::Auto)]
+    dtype: DtypeArg,
+}
+
+/// Which model.
+#[derive(Args)]
+pub(crate) struct SourceArgs {
     /// Folder of a checkpoint, GGUF file, or Hub id: owner/name[@revision][:FILE.gguf] [default: the
     /// weights that come with Victor]
     #[arg(long, value_name = "MODEL")]
@@ -29,9 +39,6 @@ pub(crate) struct ModelArgs {
     /// Fetch nothing: use what the Hub's cache holds
     #[arg(long)]
     offline: bool,
-    /// What the large matrices are kept in
-    #[arg(long, value_enum, default_value_t = DtypeArg::Auto)]
-    dtype: DtypeArg,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -86,7 +93,7 @@ pub(crate) struct AnswerArgs {
     pub(crate) timings: bool,
 }
 
-impl ModelArgs {
+impl SourceArgs {
     /// Which model.
     pub(crate) fn model(&self) -> anyhow::Result<ModelRef> {
         let model = match &self.model {
@@ -100,6 +107,20 @@ impl ModelArgs {
             offline: self.offline,
             ..model
         })
+    }
+
+    /// Finds the model's files, fetching what is named by a Hub id.
+    pub(crate) fn files(&self) -> anyhow::Result<(ModelRef, ModelFiles)> {
+        let model = self.model()?;
+        let files = ModelFiles::open_with(&model, &FetchBars::default())?;
+        Ok((model, files))
+    }
+}
+
+impl ModelArgs {
+    /// Which model.
+    pub(crate) fn model(&self) -> anyhow::Result<ModelRef> {
+        self.source.model()
     }
 
     /// What the large matrices are kept in.
@@ -117,8 +138,7 @@ impl ModelArgs {
         let options = OpenOptions {
             dtype: self.dtype(),
         };
-        let source = self.model()?;
-        let files = ModelFiles::open_with(&source, &FetchBars::default())?;
+        let (source, files) = self.source.files()?;
         let model = Victor::from_files(source, files, device.choose()?, &options)?;
         let unused = &model.report().unexpected;
         if let Some(first) = unused.first() {

@@ -1,17 +1,16 @@
 //! `victor convert`: writes a model of any layout in ours.
 
-use crate::args::ModelArgs;
-use crate::fetch::FetchBars;
+use crate::args::SourceArgs;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
-use victor::{AddRegisters, ModelFiles, RegisterInit, SaveOptions, Storage};
+use victor::{AddRegisters, RegisterInit, SaveOptions, Storage};
 
 /// Write a model of any layout that is read as a folder of safetensors
 #[derive(Args)]
 pub(crate) struct ConvertArgs {
     #[command(flatten)]
-    model: ModelArgs,
+    model: SourceArgs,
     /// Folder to write; replaced when the new one is whole
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -80,7 +79,7 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
         bar.set_position(done);
     };
     let registers = args.add_registers()?;
-    let files = ModelFiles::open_with(&args.model.model()?, &FetchBars::default())?;
+    let (_, files) = args.model.files()?;
     victor::convert(files, &args.out, &options, registers.as_ref(), &progress)?;
     bar.finish_and_clear();
     eprintln!("wrote {}", args.out.display());

@@ -1,8 +1,8 @@
 //! Reads a Hub `config.json` and fills in what it leaves out.
 
 use crate::WeightsError;
-use crate::hf_defaults;
 use crate::section::Section;
+use crate::{hf_defaults, original};
 use serde_json::{Map, Value};
 use std::path::Path;
 use victor_model::{
@@ -33,6 +33,10 @@ pub fn read_config(dir: &Path) -> Result<VlmConfig, WeightsError> {
 /// If it describes a model this engine does not build.
 pub fn parse_config(config: &Value, path: &Path) -> Result<VlmConfig, WeightsError> {
     let root = Section::new(path, "", config)?;
+    if original::is_original(config) && root.get("text_config").is_none() {
+        let expected = "a config in the Hub's form: this is the original LLaVA's layout, which `victor convert` writes anew";
+        return Err(root.error("mm_vision_tower", expected));
+    }
     let (picture, text_config) = match root.text("model_type", None)? {
         kind @ ("llava" | "llava_next") => {
             let text = root.section("text_config", Value::Object(Map::new()))?;

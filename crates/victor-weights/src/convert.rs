@@ -7,7 +7,7 @@ use crate::write::{Outgoing, write_tensors};
 use crate::{Layout, SaveOptions, Source, WeightsError};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use victor_model::{VictorBackend, Vlm, VlmConfig};
 
 /// Our name of the registers.
@@ -23,8 +23,8 @@ pub struct NewRegisters {
 /// Writes `source` to `out` with the registers `config` calls for.
 ///
 /// `config` is the source's, or that with another reduction; `registers` replaces the checkpoint's.
-/// `companions` is told the folder before it is put in its place, to write the files about text and
-/// pictures, which are copied only from a source that has them in our form. `progress` is told of bytes written and bytes in all. `B` computes nothing.
+/// `companions` is told the folder before it is put in its place, to write files about text and
+/// pictures; what it does not write is copied from a source that has it in our form. `progress` is told of bytes written and bytes in all. `B` computes nothing.
 ///
 /// # Errors
 /// If a tensor is missing or has another shape, or a file cannot be read or written; then `out` is as
@@ -60,15 +60,23 @@ pub fn convert<B: VictorBackend, E: From<WeightsError>>(
         .into());
     }
 
+    let inputs = source.companions.iter().map(PathBuf::as_path);
+    for input in inputs.chain([checkpoint.dir()]) {
+        if let (Ok(input), Ok(out)) = (input.canonicalize(), out.canonicalize())
+            && input.starts_with(&out)
+        {
+            return Err(WeightsError::OutIsSource { path: out }.into());
+        }
+    }
     let replacement = Replacement::of(out)?;
+    companions(replacement.path())?;
     if source.layout == Layout::Hub {
         for folder in &source.companions {
             copy_companions(folder, replacement.path())?;
         }
-    } else {
-        companions(replacement.path())?;
     }
-    write_config(config, replacement.path())?;
+    let pads = source.layout == Layout::Hub && source.pads;
+    write_config(config, pads, replacement.path())?;
     let family = tower_family(config);
     let tensors: Vec<Outgoing> = shapes
         .found

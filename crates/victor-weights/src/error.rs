@@ -89,6 +89,36 @@ pub enum WeightsError {
         /// The folder.
         path: PathBuf,
     },
+    /// A base for a model that holds all its weights.
+    #[error("{path} holds all its weights and stands on no base: leave out --base {base}", path = path.display())]
+    NeedlessBase {
+        /// The folder.
+        path: PathBuf,
+        /// The base that was given.
+        base: String,
+    },
+    /// A converted model would replace what it is made from.
+    #[error("{path} holds the model that is converted: name another folder for the result", path = path.display())]
+    OutIsSource {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// An adapter changes parts in a way that is not computed.
+    #[error("{path}: the adapter holds `{name}`, which is not computed: plain LoRA on linear layers is", path = path.display())]
+    AdapterPart {
+        /// The adapter's file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A number does not fit the type it is to be stored in.
+    #[error("`{name}` holds numbers beyond those of {storage}: choose another --storage")]
+    StorageOverflow {
+        /// The tensor.
+        name: String,
+        /// What was asked for.
+        storage: &'static str,
+    },
     /// A model the checkpoint names is not to be found.
     #[error("{path} names its {what} {name}, which cannot be opened ({source}): put that folder beside the checkpoint under this name", path = path.display())]
     Elsewhere {
@@ -176,7 +206,7 @@ pub enum WeightsError {
         dtype: WeightDtype,
     },
     /// A folder that holds something else stands where a checkpoint would be written.
-    #[error("{path} is not a checkpoint and would be replaced: name another folder, or empty it", path = path.display())]
+    #[error("{path} holds other things than a checkpoint of ours and would be replaced: name another folder, or empty it", path = path.display())]
     NotReplaceable {
         /// The folder.
         path: PathBuf,

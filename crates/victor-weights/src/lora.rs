@@ -7,6 +7,7 @@ use crate::checkpoint::{Checkpoint, TensorView};
 use crate::names::canonical;
 use rayon::prelude::*;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What PEFT writes in front of a model's own names.
@@ -35,6 +36,11 @@ pub(crate) struct AdapterConfig {
     fan_in_fan_out: bool,
     #[serde(default)]
     use_dora: bool,
+    #[serde(default)]
+    alpha_pattern: BTreeMap<String, f32>,
+    #[serde(default)]
+    rank_pattern: BTreeMap<String, usize>,
+    peft_type: Option<String>,
     /// The model it changes: a folder or a Hub id.
     pub(crate) base_model_name_or_path: Option<String>,
 }
@@ -70,6 +76,17 @@ pub(crate) fn read_adapter_config(dir: &Path) -> Result<Option<AdapterConfig>, W
             "false: plain LoRA is read",
         ));
     }
+    if let Some(kind) = config.peft_type.as_deref().filter(|kind| *kind != "LORA") {
+        return Err(unread("peft_type", format!("`{kind}`"), "LORA"));
+    }
+    if !config.alpha_pattern.is_empty() || !config.rank_pattern.is_empty() {
+        let found = "not empty".into();
+        return Err(unread(
+            "alpha_pattern or rank_pattern",
+            found,
+            "one rank and alpha for all",
+        ));
+    }
     if config.fan_in_fan_out {
         let expected = "false: weights are [out, in]";
         return Err(unread("fan_in_fan_out", "true".into(), expected));
@@ -93,8 +110,11 @@ pub(crate) fn apply(
         .map(|name| dir.join(name))
         .find(|path| path.is_file());
     let path = path.ok_or_else(|| WeightsError::NoAdapter { path: dir.into() })?;
-    let whole = dir.join("non_lora_trainables.bin");
-    if whole.is_file() {
+    let whole = ["non_lora_trainables.safetensors", "non_lora_trainables.bin"]
+        .iter()
+        .map(|name| dir.join(name))
+        .find(|path| path.is_file());
+    if let Some(whole) = whole {
         base.add_file(&whole, |name| Some(trained_name(name)))?;
     }
     let rank = config.r as f32;
@@ -108,6 +128,13 @@ pub(crate) fn apply(
     let names: Vec<String> = adapter.names().map(String::from).collect();
     for name in &names {
         let Some((module, rest)) = name.split_once(".lora_A.") else {
+            let half = name.contains(".lora_B.") && name.ends_with("weight");
+            if name.contains(".lora_") && !half {
+                return Err(WeightsError::AdapterPart {
+                    path,
+                    name: name.clone(),
+                });
+            }
             continue;
         };
         let changed = canonical(&format!("{}.weight", module.trim_start_matches(PREFIX)));

@@ -20,7 +20,9 @@ pub struct Source {
     pub layout: Layout,
     /// Folders to look in for the files that say how text and pictures are prepared, best first.
     pub companions: Vec<PathBuf>,
-    /// Whether the original LLaVA's config wants pictures padded to a square.
+    /// The config's word for the model, or the GGUF file's architecture.
+    pub model_type: String,
+    /// Whether the config wants pictures padded to a square.
     pub pads: bool,
     /// The files that say so in llama.cpp's layout.
     pub gguf: Option<GgufParts>,
@@ -71,7 +73,7 @@ impl Locate for LocalOnly {
         if path.is_dir() {
             return Ok(path);
         }
-        Err(format!("there is no folder {name}").into())
+        Err(Box::new(std::io::Error::from(std::io::ErrorKind::NotFound)))
     }
 }
 
@@ -84,13 +86,21 @@ impl Locate for LocalOnly {
 pub fn open(dir: &Path, others: &dyn Locate) -> Result<Source, WeightsError> {
     let adapter = lora::read_adapter_config(dir)?;
     let config_path = dir.join("config.json");
-    if adapter.is_none() && !config_path.is_file() {
-        return Err(WeightsError::NoCheckpoint { path: dir.into() });
-    }
-    let projector = dir.join("mm_projector.bin");
-    let projector = (adapter.is_none() && weight_files(dir).is_err() && projector.is_file())
-        .then_some(projector);
+    let no_weights = matches!(weight_files(dir), Err(WeightsError::NoCheckpoint { .. }));
+    let projector = ["mm_projector.safetensors", "mm_projector.bin"]
+        .iter()
+        .map(|name| dir.join(name))
+        .find(|path| adapter.is_none() && no_weights && path.is_file());
     if adapter.is_none() && projector.is_none() {
+        if !config_path.is_file() {
+            return Err(WeightsError::NoCheckpoint { path: dir.into() });
+        }
+        if let Some(base) = others.base() {
+            return Err(WeightsError::NeedlessBase {
+                path: dir.into(),
+                base: base.into(),
+            });
+        }
         let config = read_json(&config_path)?;
         let checkpoint = Checkpoint::open(dir)?;
         return describe(dir, &config, checkpoint, others);
@@ -122,7 +132,8 @@ pub fn open(dir: &Path, others: &dyn Locate) -> Result<Source, WeightsError> {
         checkpoint.add_file(&projector, |name| Some(canonical(name)))?;
     }
     let mut source = describe(dir, &config, checkpoint, others)?;
-    source.companions.push(base);
+    // Before the tower, which may come with a tokenizer of its own.
+    source.companions.insert(1, base);
     Ok(source)
 }
 
@@ -161,6 +172,7 @@ pub fn open_gguf(decoder: &Path, mmproj: Option<&Path>) -> Result<Source, Weight
         checkpoint,
         layout: Layout::Gguf,
         companions: Vec::new(),
+        model_type: decoder_file.architecture().unwrap_or_default().into(),
         pads: false,
         gguf: Some(GgufParts {
             decoder: decoder_file,
@@ -216,13 +228,16 @@ fn describe(
     others: &dyn Locate,
 ) -> Result<Source, WeightsError> {
     let path = dir.join("config.json");
+    let model_type = config.get("model_type").and_then(Value::as_str);
+    let model_type = model_type.unwrap_or_default().to_string();
     if !original::is_original(config) {
         return Ok(Source {
             config: parse_config(config, &path)?,
             checkpoint,
             layout: Layout::Hub,
             companions: vec![dir.into()],
-            pads: false,
+            model_type,
+            pads: config.get("image_aspect_ratio").and_then(Value::as_str) == Some("pad"),
             gguf: None,
         });
     }
@@ -252,6 +267,7 @@ fn describe(
         checkpoint,
         layout: Layout::Original,
         companions,
+        model_type,
         pads,
         gguf: None,
     })

@@ -51,7 +51,12 @@ pub(crate) fn hub_config(
         }
     };
     text_config.insert("model_type".into(), json!(model_type));
+    // A tower that is already a whole model's config keeps its vision part there.
+    let tower = tower.get("vision_config").unwrap_or(tower);
+    let tower_type = tower.get("model_type").and_then(Value::as_str);
     let select = match text("mm_vision_select_feature").unwrap_or("patch") {
+        // SigLIP has no class token to leave out.
+        "patch" if tower_type.is_some_and(|kind| kind.starts_with("siglip")) => "full",
         "patch" => "default",
         "cls_patch" => "full",
         other => {
@@ -59,8 +64,17 @@ pub(crate) fn hub_config(
             return Err(error("mm_vision_select_feature", other, expected));
         }
     };
-    // A tower that is already a whole model's config keeps its vision part there.
-    let tower = tower.get("vision_config").unwrap_or(tower);
+    let aspect = text("image_aspect_ratio").unwrap_or("square");
+    if !matches!(aspect, "square" | "pad" | "anyres") {
+        return Err(error("image_aspect_ratio", aspect, "square, pad or anyres"));
+    }
+    let merge = text("mm_patch_merge_type").unwrap_or("flat");
+    if aspect == "anyres" && merge != "spatial_unpad" {
+        return Err(error("mm_patch_merge_type", merge, "spatial_unpad"));
+    }
+    if original.get("mm_use_im_start_end") == Some(&json!(true)) {
+        return Err(error("mm_use_im_start_end", "true", "false"));
+    }
     let layer = original.get("mm_vision_select_layer");
     let mut config = json!({
         "model_type": "llava",
@@ -71,7 +85,7 @@ pub(crate) fn hub_config(
         "mm_projector_type": text("mm_projector_type").unwrap_or("linear"),
         "tie_word_embeddings": original.get("tie_word_embeddings").cloned().unwrap_or(json!(false)),
     });
-    if text("image_aspect_ratio") == Some("anyres") {
+    if aspect == "anyres" {
         config["model_type"] = json!("llava_next");
         config["image_grid_pinpoints"] = original
             .get("image_grid_pinpoints")

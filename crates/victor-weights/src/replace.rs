@@ -1,6 +1,7 @@
 //! A folder written beside the place it will have, and renamed when it is whole.
 
 use crate::WeightsError;
+use crate::save::COMPANIONS;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -65,10 +66,21 @@ impl Drop for Replacement {
     }
 }
 
-/// Whether nothing is lost when `out` is replaced: it is absent, empty, or a checkpoint.
+/// Whether nothing but a checkpoint of ours is lost when `out` is replaced.
 fn replaceable(out: &Path) -> bool {
-    if out.join("config.json").is_file() || !out.exists() {
+    if !out.exists() {
         return true;
     }
-    fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none())
+    let ours = |name: &str| {
+        let weights = name.starts_with("model") && name.contains(".safetensors");
+        name == "config.json" || weights || COMPANIONS.contains(&name)
+    };
+    fs::read_dir(out).is_ok_and(|mut entries| {
+        entries.all(|entry| {
+            entry.is_ok_and(|entry| {
+                let file = entry.file_type().is_ok_and(|kind| kind.is_file());
+                file && entry.file_name().to_str().is_some_and(ours)
+            })
+        })
+    })
 }

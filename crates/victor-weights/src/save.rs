@@ -7,6 +7,7 @@ use crate::replace::Replacement;
 use crate::write::{Outgoing, Storage, write_tensors};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
+use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use victor_model::{VictorBackend, VisionFamily, Vlm, VlmConfig};
@@ -21,7 +22,7 @@ pub struct SaveOptions {
 }
 
 /// Files that describe a checkpoint besides its config and weights.
-const COMPANIONS: [&str; 10] = [
+pub(crate) const COMPANIONS: [&str; 10] = [
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -49,7 +50,7 @@ pub fn save<B: VictorBackend>(
 ) -> Result<(), WeightsError> {
     let replacement = Replacement::of(out)?;
     copy_companions(source, replacement.path())?;
-    write_config(model.config(), replacement.path())?;
+    write_config(model.config(), pads(source), replacement.path())?;
     let mut collector = Collector {
         family: tower_family(model.config()),
         path: Vec::new(),
@@ -78,7 +79,7 @@ pub(crate) fn copy_companions(source: &Path, out: &Path) -> Result<(), WeightsEr
 }
 
 /// Writes the config, with the tower cut to the layers a loaded model holds.
-pub(crate) fn write_config(config: &VlmConfig, out: &Path) -> Result<(), WeightsError> {
+pub(crate) fn write_config(config: &VlmConfig, pads: bool, out: &Path) -> Result<(), WeightsError> {
     let mut config = config.clone();
     if let Some(picture) = &mut config.picture {
         let layers = picture.vision_layers();
@@ -88,8 +89,22 @@ pub(crate) fn write_config(config: &VlmConfig, out: &Path) -> Result<(), Weights
         }
     }
     let path = out.join("config.json");
-    let text = format!("{:#}\n", config_json(&config));
+    let mut json = config_json(&config);
+    if pads {
+        // A setting of the processor that stands here in some checkpoints.
+        json["image_aspect_ratio"] = "pad".into();
+    }
+    let text = format!("{json:#}\n");
     fs::write(&path, text).map_err(WeightsError::io(&path))
+}
+
+/// Whether a folder's config wants pictures padded to a square.
+fn pads(source: &Path) -> bool {
+    let text = fs::read_to_string(source.join("config.json"));
+    let json = text
+        .ok()
+        .and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    json.is_some_and(|json| json["image_aspect_ratio"] == "pad")
 }
 
 pub(crate) fn tower_family(config: &VlmConfig) -> Option<VisionFamily> {

@@ -104,7 +104,8 @@ struct Encoded<'a> {
     shape: Vec<usize>,
     dtype: Dtype,
     tensor: &'a Outgoing<'a>,
-    encode: fn(&[f32], usize) -> Vec<u8>,
+    /// `None` where a number is beyond the type.
+    encode: fn(&[f32], usize) -> Option<Vec<u8>>,
     state: &'a RefCell<State>,
 }
 
@@ -149,13 +150,20 @@ impl Encoded<'_> {
             return vec![0; bytes];
         }
         let width = self.tensor.shape.last().copied().unwrap_or(1).max(1);
-        match (self.tensor.read)() {
-            Ok(values) => (self.encode)(&values, width),
-            Err(error) => {
-                self.state.borrow_mut().error = Some(error);
-                vec![0; bytes]
-            }
-        }
+        let encoded = (self.tensor.read)().and_then(|values| {
+            (self.encode)(&values, width).ok_or_else(|| WeightsError::StorageOverflow {
+                name: self.name.clone(),
+                storage: match self.dtype {
+                    Dtype::I8 => "int8 (they are not finite)",
+                    Dtype::BF16 => "bf16",
+                    _ => "f16",
+                },
+            })
+        });
+        encoded.unwrap_or_else(|error| {
+            self.state.borrow_mut().error = Some(error);
+            vec![0; bytes]
+        })
     }
 }
 
@@ -204,41 +212,62 @@ fn split<'a, 'b>(tensors: &'b [Encoded<'a>], max_bytes: usize) -> Vec<Vec<&'b En
     shards
 }
 
-fn single(values: &[f32], _width: usize) -> Vec<u8> {
-    bytemuck::cast_slice(values).to_vec()
+fn single(values: &[f32], _width: usize) -> Option<Vec<u8>> {
+    Some(bytemuck::cast_slice(values).to_vec())
 }
 
-fn half(values: &[f32], _width: usize) -> Vec<u8> {
-    let halves = values.iter().map(|value| f16::from_f32(*value));
-    halves.flat_map(f16::to_le_bytes).collect()
+fn half(values: &[f32], _width: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(2 * values.len());
+    for value in values {
+        let half = f16::from_f32(*value);
+        if half.is_infinite() && value.is_finite() {
+            return None;
+        }
+        bytes.extend(half.to_le_bytes());
+    }
+    Some(bytes)
 }
 
-fn brain(values: &[f32], _width: usize) -> Vec<u8> {
-    let halves = values.iter().map(|value| bf16::from_f32(*value));
-    halves.flat_map(bf16::to_le_bytes).collect()
+fn brain(values: &[f32], _width: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(2 * values.len());
+    for value in values {
+        let half = bf16::from_f32(*value);
+        if half.is_infinite() && value.is_finite() {
+            return None;
+        }
+        bytes.extend(half.to_le_bytes());
+    }
+    Some(bytes)
 }
 
 /// Every row rounded to `[-127, 127]` times its own scale.
-fn int8_rows(values: &[f32], width: usize) -> Vec<u8> {
-    let row = |row: &[f32]| -> Vec<u8> {
-        let scale = row_scale(row);
-        row.iter()
-            .map(|value| (value / scale).round() as i8 as u8)
-            .collect()
-    };
-    values.chunks_exact(width).flat_map(row).collect()
+fn int8_rows(values: &[f32], width: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(values.len());
+    for row in values.chunks_exact(width) {
+        let scale = row_scale(row)?;
+        bytes.extend(row.iter().map(|value| (value / scale).round() as i8 as u8));
+    }
+    Some(bytes)
 }
 
-fn int8_scales(values: &[f32], width: usize) -> Vec<u8> {
-    let scales = values.chunks_exact(width).map(row_scale);
-    scales.flat_map(f32::to_le_bytes).collect()
+fn int8_scales(values: &[f32], width: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4 * values.len() / width);
+    for row in values.chunks_exact(width) {
+        bytes.extend(row_scale(row)?.to_le_bytes());
+    }
+    Some(bytes)
 }
 
-fn row_scale(row: &[f32]) -> f32 {
-    let largest = row
-        .iter()
-        .fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    if largest > 0.0 { largest / 127.0 } else { 1.0 }
+/// The largest number over 127; `None` if one is not finite.
+fn row_scale(row: &[f32]) -> Option<f32> {
+    let mut largest = 0.0_f32;
+    for value in row {
+        if !value.is_finite() {
+            return None;
+        }
+        largest = largest.max(value.abs());
+    }
+    Some(if largest > 0.0 { largest / 127.0 } else { 1.0 })
 }
 
 #[cfg(test)]
@@ -248,13 +277,23 @@ mod tests {
     #[test]
     fn rows_keep_their_own_scale() {
         let values = [1.27, -0.635, 0.0, 0.0, 254.0, 127.0];
-        let rows = int8_rows(&values, 2);
+        let rows = int8_rows(&values, 2).expect("finite");
         assert_eq!(
             rows.iter().map(|byte| *byte as i8).collect::<Vec<_>>(),
             [127, -64, 0, 0, 127, 64]
         );
-        let scales = int8_scales(&values, 2);
+        let scales = int8_scales(&values, 2).expect("finite");
         let scales: &[f32] = bytemuck::cast_slice(&scales);
         assert!((scales[0] - 0.01).abs() < 1e-7 && scales[1] == 1.0 && scales[2] == 2.0);
+    }
+
+    #[test]
+    fn numbers_beyond_a_type_are_found() {
+        assert!(half(&[65504.0, f32::INFINITY], 2).is_some());
+        assert!(half(&[65536.0], 1).is_none());
+        assert!(brain(&[65536.0], 1).is_some());
+        assert!(brain(&[f32::MAX], 1).is_none());
+        assert!(int8_rows(&[1.0, f32::NAN], 2).is_none());
+        assert!(int8_scales(&[f32::INFINITY], 1).is_none());
     }
 }

@@ -86,9 +86,14 @@ impl<B: VictorBackend> Engine<B> {
             Prompt::Chat(messages) => self.encode_prompt(&self.template.render(messages, true)?)?,
         };
         let counts: Vec<usize> = grids.iter().map(|grid| self.visual_rows(grid)).collect();
+        let context = config.text_config.max_position_embeddings;
+        let rows = ids.len() + counts.iter().sum::<usize>();
+        // Before room is made for them: a config may ask for any number.
+        if rows > context.saturating_add(counts.len()) {
+            return Err(VictorError::ContextLength { rows, context });
+        }
         let sequence = self.sequence(&ids, &counts)?;
         let rows = self.rows(&sequence);
-        let context = config.text_config.max_position_embeddings;
         if rows > context {
             return Err(VictorError::ContextLength { rows, context });
         }

@@ -28,6 +28,8 @@ pub struct ModelFiles {
     pub processor: Option<ImageProcessor>,
     /// Ids that end an answer.
     pub stop_ids: Vec<u32>,
+    /// Whether the template was named and is not the model's own.
+    pub(crate) template_named: bool,
 }
 
 impl ModelFiles {
@@ -67,6 +69,7 @@ impl ModelFiles {
         check_vocabulary(&source.config, &tokenizer)?;
         Ok(Self {
             template: template(model, &source, &tokenizer)?,
+            template_named: model.chat_template.is_some(),
             stop_ids: stop_ids(&folders, &tokenizer),
             source,
             tokenizer,
@@ -79,6 +82,12 @@ impl ModelFiles {
     /// # Errors
     /// If a file cannot be written.
     pub(crate) fn save_companions(&self, folder: &Path) -> Result<(), VictorError> {
+        if self.source.layout == Layout::Hub {
+            if self.template_named {
+                self.template.save(folder)?;
+            }
+            return Ok(());
+        }
         self.tokenizer.save(folder)?;
         self.template.save(folder)?;
         if let Some(processor) = &self.processor {
@@ -220,14 +229,16 @@ fn first<T>(
     let Some(result) = results.next() else {
         return read(Path::new("."));
     };
-    let absent = |error: &DataError| {
+    fn absent(error: &DataError) -> bool {
         matches!(
             error,
             DataError::NoSuchFile { .. } | DataError::NoChatTemplate { .. }
         )
-    };
+    }
     match result {
-        Err(error) if absent(&error) => results.find_map(Result::ok).ok_or(error),
+        Err(error) if absent(&error) => results
+            .find(|result| !result.as_ref().is_err_and(absent))
+            .unwrap_or(Err(error)),
         result => result,
     }
 }
@@ -241,16 +252,11 @@ fn processor(source: &Source, picture: &PictureConfig) -> Result<ImageProcessor,
     }
     let side = picture.vision_config.image_size as u32;
     let mut processor = match (found, picture.vision_config.family) {
-        (Err(DataError::NoSuchFile { .. }), VisionFamily::Clip) => ImageProcessor {
-            pad_to_square: source.pads,
-            ..ImageProcessor::clip(side)
-        },
-        (Err(DataError::NoSuchFile { .. }), VisionFamily::Siglip) => ImageProcessor {
-            pad_to_square: source.pads,
-            ..ImageProcessor::siglip(side)
-        },
+        (Err(DataError::NoSuchFile { .. }), VisionFamily::Clip) => ImageProcessor::clip(side),
+        (Err(DataError::NoSuchFile { .. }), VisionFamily::Siglip) => ImageProcessor::siglip(side),
         (found, _) => found?,
     };
+    processor.pad_to_square |= source.pads;
     if let Some(pinpoints) = &picture.image_grid_pinpoints {
         let sides = |[height, width]: &[usize; 2]| [*height as u32, *width as u32];
         processor.image_grid_pinpoints = pinpoints.iter().map(sides).collect();
@@ -286,7 +292,12 @@ fn template(
     match first(&source.companions, ChatTemplate::from_dir) {
         // The original LLaVA keeps its templates in its program.
         Err(DataError::NoChatTemplate { .. }) if source.layout == Layout::Original => {
-            let name = built_in_template(tokenizer);
+            let mistral = source.model_type.contains("mistral");
+            let name = if mistral {
+                "mistral"
+            } else {
+                built_in_template(tokenizer)
+            };
             Ok(ChatTemplate::built_in(name)?.with_tokens_of(tokenizer))
         }
         result => Ok(result?),

@@ -25,7 +25,7 @@ pub struct AddRegisters {
 pub enum RegisterInit {
     /// Normally distributed numbers of deviation 0.02, as the decoder's embeddings are.
     Learned {
-        /// Equal seeds give equal registers.
+        /// Equal seeds give equal registers on one backend.
         seed: u64,
     },
     /// Zeros.
@@ -50,11 +50,12 @@ impl AddRegisters {
         if config.picture.is_none() {
             return Err(VictorError::NoPicturesToReduce);
         }
-        if self.num_registers == 0 {
+        let positions = config.text_config.max_position_embeddings;
+        if !(1..=positions).contains(&self.num_registers) {
             return Err(VictorError::Option {
                 option: "--registers",
-                found: "0".into(),
-                expected: "at least 1",
+                found: self.num_registers.to_string(),
+                expected: "at least 1, and no more than the model has positions",
             });
         }
         if !(1..=layers).contains(&self.drop_layer) {

@@ -46,6 +46,10 @@ fn read(file: &GgufFile) -> Result<TextConfig, GgufError> {
         tie_word_embeddings: !has("output.weight"),
         rope: rope(file, &keys, head_dim)?,
     };
+    // The count is believed only if its last layer is there: a model of that many is built before its
+    // tensors are looked for.
+    let last = config.num_hidden_layers - 1;
+    file.required(&format!("blk.{last}.attn_norm.weight"))?;
     if embedding.shape.len() != 2 || embedding.shape[1] != hidden_size {
         return Err(keys.wrong("embedding_length", "the width of `token_embd.weight`"));
     }

@@ -228,7 +228,7 @@ fn as_published(value: f64) -> f64 {
 
 fn pinpoints(keys: &Keys) -> Result<Vec<[u32; 2]>, GgufError> {
     const NAME: &str = "vision.image_grid_pinpoints";
-    const LARGEST: i64 = 1 << 16;
+    const LARGEST: i64 = 1 << 14;
     let found = keys.metadata.integers(&keys.key(NAME))?.unwrap_or_default();
     let valid = found.iter().all(|side| (1..=LARGEST).contains(side));
     if !valid || !found.len().is_multiple_of(2) {

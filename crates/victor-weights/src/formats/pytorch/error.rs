@@ -58,10 +58,4 @@ pub enum PytorchError {
         /// The tensor.
         tensor: String,
     },
-    /// A tensor is a view whose numbers do not lie in order.
-    #[error("`{tensor}` is a view with strides: save the file again with .contiguous() tensors")]
-    Strided {
-        /// The tensor.
-        tensor: String,
-    },
 }
