@@ -107,18 +107,12 @@ fn the_default_model_answers_as_if_asked_at_once() {
             (&[], "What colour is it?"),
             (&[], "Is it a fruit?"),
         ];
-        let later: &[Doing] = &[
-            (&[], "What do you see?"),
-            (&["strawberry"], "Describe the picture."),
-        ];
         let answers = compare(&model, first, &options(40));
         assert_eq!(answers[0].text.trim(), "A picture of strawberry.");
         assert_eq!(answers[0].finish_reason, FinishReason::Stop);
-        compare(&model, later, &options(40));
         // Answers cut short by the limit go on in the cache all the same.
         let cut = compare(&model, first, &options(3));
         assert_eq!(cut[0].finish_reason, FinishReason::Length);
-        compare(&model, later, &options(3));
     }
 }
 
@@ -240,11 +234,11 @@ fn with_template(template: &str) -> tempfile::TempDir {
 
 #[test]
 fn a_template_that_rewrites_history_costs_no_picture() {
-    // Earlier answers are told in upper case.
+    // Earlier answers are told with a mark in front.
     let folder = with_template(
         "{% for m in messages %}{% if m.role == 'user' %}USER: {% for c in m.content %}\
          {% if c.type == 'image' %}<image>\n{% else %}{{ c.text }}{% endif %}{% endfor %} {% else %}\
-         ASSISTANT: {{ m.content[0].text | upper }}</s>{% endif %}{% endfor %}ASSISTANT:",
+         ASSISTANT: !{{ m.content[0].text }}</s>{% endif %}{% endfor %}ASSISTANT:",
     );
     let model = open(folder.path(), Device::Flex);
     let how = options(20);

@@ -223,7 +223,7 @@ struct Said<B: Backend> {
 impl<B: VictorBackend> Said<B> {
     fn new((config, parts, seed): &Talk, device: &B::Device) -> Self {
         let samples = parts[0].len();
-        let nothing = vec![Vec::new(); samples];
+        let nothing = vec![vec![0]; samples];
         let mut prompts = Prompts::new(&(config.clone(), nothing, *seed), device);
         prompts.features = vec![None; samples];
         Self {
@@ -244,9 +244,12 @@ impl<B: VictorBackend> Said<B> {
         let part = Prompts::<B>::new(&(config, gaps.to_vec(), seed), device);
         let layout = self.prompts.layout(&part.sequences);
         let shown: Vec<_> = part.features.iter().flatten().cloned().collect();
-        let project = |shown| self.prompts.model.project(Tensor::cat(shown, 0));
-        let visual = (!shown.is_empty()).then(|| project(shown));
+        let grids = part.grids.concat();
+        let model = &self.prompts.model;
+        let visual =
+            (!shown.is_empty()).then(|| model.visual_tokens(Tensor::cat(shown, 0), &grids));
         for (sample, (new, features)) in part.sequences.iter().zip(part.features).enumerate() {
+            self.prompts.grids[sample].extend_from_slice(&part.grids[sample]);
             let whole = &mut self.prompts.sequences[sample];
             let start = whole.ids.len();
             whole.ids.extend_from_slice(&new.ids);

@@ -509,10 +509,7 @@ fn configs_that_are_not_understood_are_named() {
     scene.fails(&["info", "--model", model], &["paligemma"]);
     scene.write("model/config.json", "{\"model_type\": ");
     scene.fails(&ask, &["config.json", "not valid JSON"]);
-    scene.fails(
-        &["info", "--model", "nowhere"],
-        &["nowhere", "no such folder"],
-    );
+    scene.fails(&["info", "--model", "nowhere"], &["nowhere", "Hub id"]);
 }
 
 #[test]

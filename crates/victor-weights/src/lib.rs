@@ -28,7 +28,10 @@ pub use convert::{NewRegisters, convert};
 pub use dtype::WeightDtype;
 pub use error::WeightsError;
 pub use load::{LoadOptions, LoadReport, load, load_from};
-pub use open::{GgufParts, Layout, LocalOnly, Locate, Source, gguf_pair, open, open_gguf};
+pub use open::{
+    GgufParts, Layout, LocalOnly, Locate, Source, gguf_pair, needs_more_than_config, open,
+    open_gguf,
+};
 pub use save::{SaveOptions, save};
 pub use victor_model::VlmConfig;
 pub use write::Storage;

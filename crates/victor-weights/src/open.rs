@@ -137,6 +137,16 @@ pub fn open(dir: &Path, others: &dyn Locate) -> Result<Source, WeightsError> {
     Ok(source)
 }
 
+/// Whether a model is described by more than a `config.json` in the Hub's form: by GGUF files, by an
+/// adapter, or as the original LLaVA's.
+pub fn needs_more_than_config(path: &Path) -> bool {
+    let config = path.join("config.json");
+    if !config.is_file() || path.join("adapter_config.json").is_file() {
+        return true;
+    }
+    read_json(&config).is_ok_and(|config| original::is_original(&config))
+}
+
 /// Opens llama.cpp's files: a decoder, and the `mmproj` file of its tower and projector if pictures are
 /// to be read.
 ///

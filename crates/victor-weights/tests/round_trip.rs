@@ -229,6 +229,9 @@ fn a_folder_that_is_no_checkpoint_is_not_replaced() {
     let model = Vlm::<Flex>::init(&parsed, &Default::default());
     let refused = save(&model, dir.path(), &precious, &SaveOptions::default());
     let message = refused.expect_err("refused").to_string();
-    assert!(message.contains("not a checkpoint"), "{message}");
+    assert!(
+        message.contains("other things than a checkpoint"),
+        "{message}"
+    );
     assert!(precious.join("thesis.txt").is_file());
 }

@@ -112,16 +112,18 @@ impl ModelFiles {
 /// If there is no such model, or its config is not understood.
 pub fn read_config(model: &ModelRef, progress: &dyn Progress) -> Result<VlmConfig, VictorError> {
     let finder = Finder { model, progress };
-    if let Location::Hub(HubRef {
-        repo,
-        revision,
-        file: None,
-    }) = Location::parse(&model.model)?
-    {
-        let folder = finder.snapshot(&repo, &revision, &Wanted::Configs)?;
-        if let Ok(config) = victor_weights::read_config(&folder) {
-            return Ok(config);
-        }
+    let folder = match Location::parse(&model.model)? {
+        Location::Hub(HubRef {
+            repo,
+            revision,
+            file: None,
+        }) => finder.snapshot(&repo, &revision, &Wanted::Configs)?,
+        Location::Hub(_) => return Ok(open_source(&finder)?.config),
+        Location::Local(path) => path,
+    };
+    // A config in the Hub's form says all; any other layout names files that say the rest.
+    if model.base.is_none() && !victor_weights::needs_more_than_config(&folder) {
+        return Ok(victor_weights::read_config(&folder)?);
     }
     Ok(open_source(&finder)?.config)
 }
