@@ -34,7 +34,7 @@ fn default_weights() -> PathBuf {
 fn picture(name: &str) -> RgbImage {
     let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures");
     let path = match name {
-        "strawberry" => bundled.join("strawberry.png"),
+        name if name.ends_with("strawberry") => bundled.join("strawberry.png"),
         name => common::golden().join(name),
     };
     victor::decode_image(&path).expect("a picture")
@@ -107,17 +107,23 @@ fn the_default_model_answers_as_if_asked_at_once() {
             (&[], "What colour is it?"),
             (&[], "Is it a fruit?"),
         ];
+        let later: &[Doing] = &[
+            (&["strawberry"], "Describe the picture."),
+            (&["victor-vicuna-m4-k3/image.png"], "Describe the picture."),
+        ];
         let answers = compare(&model, first, &options(40));
         assert_eq!(answers[0].text.trim(), "A picture of strawberry.");
         assert_eq!(answers[0].finish_reason, FinishReason::Stop);
+        compare(&model, later, &options(40));
         // Answers cut short by the limit go on in the cache all the same.
         let cut = compare(&model, first, &options(3));
         assert_eq!(cut[0].finish_reason, FinishReason::Length);
+        compare(&model, later, &options(3));
     }
 }
 
-/// Leads a conversation with a random model, whose answers no tokenizer would spell so, and computes
-/// every answer again from the ids before it.
+/// Leads a conversation whose answers no tokenizer would spell so, which asking at once does, and
+/// computes every answer again from the ids before it.
 struct FromIds<'a> {
     case: &'a str,
     doings: &'a [Doing<'a>],
@@ -128,7 +134,8 @@ impl DeviceTask for FromIds<'_> {
 
     fn run<B: VictorBackend>(self, device: B::Device) {
         let files = ModelFiles::open(&common::golden().join(self.case).into());
-        let engine = Engine::<B>::load(files.expect("files"), &device, &OpenOptions::default());
+        let open = OpenOptions::default();
+        let engine = Engine::<B>::load(files.expect("files"), &device, &open);
         let engine = engine.expect("a checkpoint");
         let mut chat = engine.chat(options(6)).expect("a conversation");
         let mut images = Vec::new();
@@ -188,6 +195,22 @@ fn greedy<B: VictorBackend>(
 }
 
 #[test]
+fn a_picture_may_come_after_words() {
+    let weights = default_weights();
+    // To a question without a picture the default model says a full stop with no blank before it.
+    let doings: &[Doing] = &[
+        (&[], "What do you see?"),
+        (&["strawberry"], "Describe the picture."),
+        (&[], "Is it a fruit?"),
+    ];
+    for device in devices() {
+        let case = weights.to_str().expect("UTF-8");
+        let task = FromIds { case, doings };
+        device.run(task).expect("compiled in");
+    }
+}
+
+#[test]
 fn random_models_answer_as_if_asked_at_once() {
     let one: &[&str] = &["image.png"];
     let first: &[Doing] = &[(one, "Describe it."), (&[], "More."), (&[], "Why?")];
@@ -234,11 +257,11 @@ fn with_template(template: &str) -> tempfile::TempDir {
 
 #[test]
 fn a_template_that_rewrites_history_costs_no_picture() {
-    // Earlier answers are told with a mark in front.
+    // How many turns there are stands above them.
     let folder = with_template(
-        "{% for m in messages %}{% if m.role == 'user' %}USER: {% for c in m.content %}\
+        "{{ messages | length }} {% for m in messages %}{% if m.role == 'user' %}USER: {% for c in m.content %}\
          {% if c.type == 'image' %}<image>\n{% else %}{{ c.text }}{% endif %}{% endfor %} {% else %}\
-         ASSISTANT: !{{ m.content[0].text }}</s>{% endif %}{% endfor %}ASSISTANT:",
+         ASSISTANT: {{ m.content[0].text }}</s>{% endif %}{% endfor %}ASSISTANT:",
     );
     let model = open(folder.path(), Device::Flex);
     let how = options(20);
