@@ -205,7 +205,9 @@ impl DeviceTask for ChangedRows<'_> {
         let layout = prompts.layout(&prompts.sequences);
         let model = &prompts.model;
         let visual = prompts.visual(0..prompts.sequences.len());
-        let hidden = model.forward_before_drop(&layout, model.embed(&layout, visual), None);
+        let embeds = model.embed(&layout, visual);
+        let whole = model.forward(&layout, embeds.clone(), None);
+        let hidden = model.forward_before_drop(&layout, embeds, None);
         let noise = layout.rows().iter().flatten().map(|row| match row {
             Row::Visual(index) => 5.0 + *index as f32,
             _ => 0.0,
@@ -228,6 +230,7 @@ impl DeviceTask for ChangedRows<'_> {
         let found = tokens(model.forward_after_drop(&layout, changed, None));
         let expected = tokens(model.forward_after_drop(&layout, hidden, None));
         prop_assert!(!expected.is_empty());
+        close(&tokens(whole), &expected, self.1, "the pass in one")?;
         prop_assert_eq!(
             found,
             expected,

@@ -30,6 +30,29 @@ pub(crate) struct Rows<B: Backend> {
     pub(crate) mask: Option<Tensor<B, 4, Bool>>,
 }
 
+/// The rows a layer goes on with, where the others only give keys and values.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept<B: Backend> {
+    /// `[batch · kept]`, indices into the flattened `[batch · rows]`.
+    pub(crate) index: Tensor<B, 1, Int>,
+    pub(crate) rotary: Rotary<B>,
+    /// `[batch, 1, kept, rows]`, `true` = hidden; states causality too.
+    pub(crate) mask: Tensor<B, 4, Bool>,
+}
+
+impl<B: Backend> Kept<B> {
+    /// # Shapes
+    /// - hidden: `[batch, rows, hidden]`
+    /// - output: `[batch, kept, hidden]`
+    fn select(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        let [batch, rows, width] = hidden.dims();
+        let kept = self.index.dims()[0] / batch;
+        let hidden = hidden.reshape([batch * rows, width]);
+        let hidden = hidden.select(0, self.index.clone());
+        hidden.reshape([batch, kept, width])
+    }
+}
+
 impl<B: VictorBackend> Decoder<B> {
     /// A decoder with random weights.
     pub fn init(config: &TextConfig, device: &B::Device) -> Self {
@@ -48,6 +71,11 @@ impl<B: VictorBackend> Decoder<B> {
             lm_head: (!config.tie_word_embeddings)
                 .then(|| Linear::init(hidden_size, vocab_size, false, device)),
         }
+    }
+
+    /// The layers in order.
+    pub fn layers(&self) -> &[DecoderLayer<B>] {
+        &self.layers
     }
 
     /// Embeddings of token ids.
@@ -71,9 +99,26 @@ impl<B: VictorBackend> Decoder<B> {
         mut cache: Option<&mut KvCache<B>>,
     ) -> Tensor<B, 3> {
         for index in layers {
-            hidden = self.layers[index].forward(hidden, index, rows, cache.as_deref_mut());
+            hidden = self.layers[index].forward(hidden, index, rows, None, cache.as_deref_mut());
         }
         hidden
+    }
+
+    /// Runs one layer whose output only some rows need: all rows give keys and values, the kept ones
+    /// alone ask, and go on.
+    ///
+    /// # Shapes
+    /// - hidden: `[batch, rows, hidden]`
+    /// - output: `[batch, kept, hidden]`
+    pub(crate) fn run_keeping(
+        &self,
+        hidden: Tensor<B, 3>,
+        layer: usize,
+        rows: &Rows<B>,
+        kept: &Kept<B>,
+        cache: Option<&mut KvCache<B>>,
+    ) -> Tensor<B, 3> {
+        self.layers[layer].forward(hidden, layer, rows, Some(kept), cache)
     }
 
     /// The final norm and the head.
@@ -115,10 +160,15 @@ impl<B: VictorBackend> DecoderLayer<B> {
         hidden: Tensor<B, 3>,
         index: usize,
         rows: &Rows<B>,
+        kept: Option<&Kept<B>>,
         cache: Option<&mut KvCache<B>>,
     ) -> Tensor<B, 3> {
         let normed = self.input_layernorm.forward(hidden.clone());
-        let hidden = hidden + self.self_attn.forward(normed, index, rows, cache);
+        let hidden = match kept {
+            Some(kept) => kept.select(hidden),
+            None => hidden,
+        };
+        let hidden = hidden + self.self_attn.forward(normed, index, rows, kept, cache);
         let normed = self.post_attention_layernorm.forward(hidden.clone());
         hidden + self.mlp.forward(normed)
     }
@@ -159,18 +209,27 @@ impl<B: VictorBackend> SelfAttention<B> {
         x: Tensor<B, 3>,
         layer: usize,
         rows: &Rows<B>,
+        kept: Option<&Kept<B>>,
         cache: Option<&mut KvCache<B>>,
     ) -> Tensor<B, 3> {
+        let (asking, turned) = match kept {
+            Some(kept) => (kept.select(x.clone()), kept.rotary.clone()),
+            None => (x.clone(), rows.rotary.clone()),
+        };
+        let query = self.heads(self.q_proj.forward(asking));
+        let query = B::rotate_half(query, turned.cos, turned.sin);
         let Rotary { cos, sin } = rows.rotary.clone();
-        let query = self.heads(self.q_proj.forward(x.clone()));
-        let query = B::rotate_half(query, cos.clone(), sin.clone());
         let key = B::rotate_half(self.heads(self.k_proj.forward(x.clone())), cos, sin);
         let value = self.heads(self.v_proj.forward(x));
         let (key, value) = match cache {
             Some(cache) => cache.append(layer, key, value),
             None => (key, value),
         };
-        let output = B::grouped_attention(query, key, value, rows.mask.clone(), true);
+        let output = match kept {
+            // Rows with gaps between them: which is later, only the mask knows.
+            Some(kept) => B::grouped_attention(query, key, value, Some(kept.mask.clone()), false),
+            None => B::grouped_attention(query, key, value, rows.mask.clone(), true),
+        };
         let [batch, heads, seq, head_dim] = output.dims();
         self.o_proj.forward(
             output

@@ -3,7 +3,7 @@
 use crate::VictorBackend;
 use crate::cache::{KvCache, Slots};
 use crate::config::{PositionMode, VisionSelect, VlmConfig};
-use crate::decoder::{Decoder, Rows};
+use crate::decoder::{Decoder, Kept, Rows};
 use crate::layers::normal;
 use crate::layout::{BatchLayout, LayoutError, Row, Sequence, Side};
 use crate::projector::Projector;
@@ -144,6 +144,9 @@ impl<B: VictorBackend> Vlm<B> {
 
     /// Runs all layers on embedded rows and drops the visual ones on the way.
     ///
+    /// Equal to the two halves below, but for the last layer before the drop: there the visual rows
+    /// give keys and values only, since nothing reads what else would become of them.
+    ///
     /// # Shapes
     /// - embeds: `[batch, rows, hidden]`, as [`embed`](Self::embed) gives them
     /// - output: `[batch, surviving rows, hidden]`, before the final norm
@@ -156,8 +159,24 @@ impl<B: VictorBackend> Vlm<B> {
         embeds: Tensor<B, 3>,
         mut cache: Option<&mut KvCache<B>>,
     ) -> Tensor<B, 3> {
-        let hidden = self.forward_before_drop(layout, embeds, cache.as_deref_mut());
-        self.forward_after_drop(layout, hidden, cache)
+        let (drop, layers) = (
+            self.first_dropped(),
+            self.config.text_config.num_hidden_layers,
+        );
+        if drop == layers {
+            return self.forward_before_drop(layout, embeds, cache);
+        }
+        let mut slots = Slots::default();
+        let rows = self.layout_rows(&layout.before, layout.len(), &mut slots);
+        let kept = self.kept_rows(layout);
+        if let Some(cache) = cache.as_deref_mut() {
+            assert!(cache.is_empty(), "a batch is prefilled into an empty cache");
+            cache.before = slots;
+        }
+        let decoder = &self.language_model;
+        let hidden = decoder.run(embeds, 0..drop - 1, &rows, cache.as_deref_mut());
+        let hidden = decoder.run_keeping(hidden, drop - 1, &rows, &kept, cache.as_deref_mut());
+        self.run_kept(layout, hidden, cache)
     }
 
     /// Runs the layers that see all rows: those before `drop_layer`, or all where nothing is dropped.
@@ -195,20 +214,54 @@ impl<B: VictorBackend> Vlm<B> {
         &self,
         layout: &BatchLayout,
         hidden: Tensor<B, 3>,
+        cache: Option<&mut KvCache<B>>,
+    ) -> Tensor<B, 3> {
+        if self.first_dropped() == self.config.text_config.num_hidden_layers {
+            return hidden;
+        }
+        let hidden = keep_rows(hidden, &layout.kept);
+        self.run_kept(layout, hidden, cache)
+    }
+
+    /// Runs the layers after the drop on the surviving rows.
+    fn run_kept(
+        &self,
+        layout: &BatchLayout,
+        hidden: Tensor<B, 3>,
         mut cache: Option<&mut KvCache<B>>,
     ) -> Tensor<B, 3> {
         let layers = self.config.text_config.num_hidden_layers;
-        if self.first_dropped() == layers {
-            return hidden;
-        }
         let mut slots = Slots::default();
         let rows = self.layout_rows(&layout.after, layout.kept_len(), &mut slots);
         if let Some(cache) = cache.as_deref_mut() {
             cache.after = slots;
         }
-        let hidden = keep_rows(hidden, &layout.kept);
         self.language_model
             .run(hidden, self.first_dropped()..layers, &rows, cache)
+    }
+
+    /// The surviving rows as they ask in the last layer before the drop.
+    fn kept_rows(&self, layout: &BatchLayout) -> Kept<B> {
+        let device = &self.device();
+        let Side {
+            positions, used, ..
+        } = &layout.before;
+        let (batch, kept, rows) = (layout.batch(), layout.kept_len(), layout.len());
+        let mut hidden = Vec::with_capacity(batch * kept * rows);
+        let mut turned = Vec::with_capacity(batch);
+        for ((kept, used), positions) in layout.kept.iter().zip(used).zip(positions) {
+            turned.push(kept.iter().map(|row| positions[*row]).collect());
+            for row in kept {
+                // Any row sees itself, padding too.
+                let sees = |slot: usize| slot == *row || (slot < *row && used[slot]);
+                hidden.extend((0..rows).map(|slot| !sees(slot)));
+            }
+        }
+        Kept {
+            index: kept_index(&layout.kept, rows, device),
+            rotary: self.rotary.rotary(&turned, device),
+            mask: Tensor::from_data(TensorData::new(hidden, [batch, 1, kept, rows]), device),
+        }
     }
 
     /// The first layer without visual tokens; the number of layers where all have them.
@@ -311,17 +364,24 @@ impl<B: VictorBackend> Vlm<B> {
 /// - kept: `[batch][kept]`
 /// - output: `[batch, kept, hidden]`
 fn keep_rows<B: Backend>(hidden: Tensor<B, 3>, kept: &[Vec<usize>]) -> Tensor<B, 3> {
-    let device = &hidden.device();
     let [batch, rows, width] = hidden.dims();
-    let index = kept
-        .iter()
-        .enumerate()
-        .flat_map(|(sample, kept)| kept.iter().map(move |row| (sample * rows + row) as i32));
-    let index = int_tensor(index.collect(), device);
+    let index = kept_index(kept, rows, &hidden.device());
     hidden
         .reshape([batch * rows, width])
         .select(0, index)
         .reshape([batch, kept[0].len(), width])
+}
+
+/// The surviving rows as indices into `[batch · rows]`.
+fn kept_index<B: Backend>(
+    kept: &[Vec<usize>],
+    rows: usize,
+    device: &B::Device,
+) -> Tensor<B, 1, Int> {
+    let samples = kept.iter().enumerate();
+    let index =
+        samples.flat_map(|(sample, kept)| kept.iter().map(move |row| (sample * rows + row) as i32));
+    int_tensor(index.collect(), device)
 }
 
 fn int_tensor<B: Backend>(values: Vec<i32>, device: &B::Device) -> Tensor<B, 1, Int> {

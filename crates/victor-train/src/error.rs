@@ -79,6 +79,22 @@ pub enum TrainError {
         /// What the tower takes.
         expected: usize,
     },
+    /// The pictures cannot be told apart by what is said of them.
+    #[error(
+        "`discriminant_projector` needs two first answers that several pictures share; the data has {groups}"
+    )]
+    NoGroups {
+        /// First answers that several pictures share.
+        groups: usize,
+    },
+    /// More visual tokens are to be seen than a picture has.
+    #[error("`visual_sample` is {found}, but a picture has {all} visual tokens")]
+    VisualSample {
+        /// How many are asked for.
+        found: usize,
+        /// How many there are.
+        all: usize,
+    },
     /// The loss is not a number.
     #[error("the loss of step {step} is {loss}; lower the learning rate or set `max_grad_norm`")]
     Diverged {

@@ -10,6 +10,8 @@ mod checkpoint;
 mod config;
 mod corpus;
 mod curve;
+mod discriminant;
+mod eigen;
 mod encode;
 mod error;
 mod features;

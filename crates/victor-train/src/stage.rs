@@ -2,6 +2,7 @@
 
 use crate::batch::{Batch, Loader, PictureSource};
 use crate::corpus::{Corpus, PictureTable, Reader};
+use crate::discriminant::start_projector;
 use crate::encode::{Cached, Files, fill, fingerprint};
 use crate::optimizer::trainable;
 use crate::order::{BatchOrder, Shape, random};
@@ -82,12 +83,16 @@ impl DeviceTask for Stage<'_> {
                 .map(|part| part.module_name().into())
                 .collect(),
         };
-        let (model, _) = victor_weights::load::<B>(&config.model, &vlm, &device, &options)?;
+        let (mut model, _) = victor_weights::load::<B>(&config.model, &vlm, &device, &options)?;
         let missing = config.train.iter().find(|part| !part.is_in(&model));
         if let Some(part) = missing {
             return Err(TrainError::MissingPart { part: *part });
         }
 
+        let all = vlm.visual_tokens();
+        if let Some(found) = config.visual_sample.filter(|seen| *seen > all) {
+            return Err(TrainError::VisualSample { found, all });
+        }
         let mut cache = open_cache(config, &model, &processor)?;
         if let Some(cache) = &mut cache {
             let (skip, progress) = (config.skip_bad, self.progress);
@@ -100,6 +105,10 @@ impl DeviceTask for Stage<'_> {
                 records: corpus.records,
                 skipped: corpus.skipped,
             });
+        }
+
+        if let (true, Some(cache)) = (config.discriminant_projector, &mut cache) {
+            model = start_projector(model, cache, &corpus.captioned(&pictures))?;
         }
 
         let files = Sources {
@@ -231,6 +240,7 @@ impl<'a> Sources<'a> {
             seed: self.config.seed,
             feature_dropout: self.config.feature_dropout,
             feature_noise: self.config.feature_noise,
+            visual_sample: self.config.visual_sample,
         }
     }
 
@@ -243,6 +253,7 @@ impl<'a> Sources<'a> {
         let mut loader = self.loader(&corpus.samples, cache);
         loader.feature_dropout = 0.0;
         loader.feature_noise = 0.0;
+        loader.visual_sample = None;
         let numbers: Vec<usize> = (0..corpus.samples.len()).collect();
         numbers
             .chunks(self.config.batch_size)
