@@ -1,6 +1,7 @@
 //! Prepares the batches of coming steps in a thread of its own.
 
 use crate::order::{BatchOrder, random};
+use crate::shifts::Shifts;
 use crate::{Sample, TrainError};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -62,6 +63,8 @@ pub(crate) struct Loader<'a> {
     pub(crate) feature_noise: f64,
     /// How many of a picture's visual tokens a step sees; `None` for all.
     pub(crate) visual_sample: Option<usize>,
+    /// Looks to shift features by.
+    pub(crate) shifts: Option<Shifts>,
 }
 
 impl Loader<'_> {
@@ -132,6 +135,11 @@ impl Loader<'_> {
         }
         if self.visual_sample.is_some() {
             (batch.chosen, numbers) = self.choose(images, seen, &numbers, random);
+        }
+        if let Some(shifts) = &self.shifts {
+            for picture in numbers.chunks_exact_mut(seen * self.vision_hidden) {
+                shifts.apply(picture, random);
+            }
         }
         batch.perturbation = self.perturbation(images * seen, random);
         batch.visual = match (images, self.pictures.gives_pixels()) {

@@ -73,6 +73,9 @@ pub struct TrainConfig {
     pub feature_dropout: f64,
     /// Deviation of noise added to features, in deviations of the batch's features. Default: 0.
     pub feature_noise: f64,
+    /// How much of the difference between two random pictures that share their first answer is added to
+    /// the features of each picture; needs `feature_cache`. Default: 0.
+    pub look_shift: f64,
     /// How many of a picture's visual tokens a step sees, drawn anew each time (the first is always
     /// there) and at the positions they have among all; needs `feature_cache`. Default: all.
     pub visual_sample: Option<usize>,
@@ -134,6 +137,7 @@ impl Default for TrainConfig {
             label_smoothing: 0.0,
             feature_dropout: 0.0,
             feature_noise: 0.0,
+            look_shift: 0.0,
             visual_sample: None,
             discriminant_projector: false,
             resume: false,
@@ -278,6 +282,12 @@ impl TrainConfig {
         positive("max_length", self.max_length)?;
         positive("visual_sample", self.visual_sample.unwrap_or(1))?;
         check(
+            self.look_shift == 0.0 || self.feature_cache.is_some(),
+            "look_shift",
+            self.look_shift.to_string(),
+            "0 without a `feature_cache`",
+        )?;
+        check(
             self.visual_sample.is_none() || self.feature_cache.is_some(),
             "visual_sample",
             "set".into(),
@@ -306,6 +316,7 @@ impl TrainConfig {
             ("weight_decay", self.weight_decay),
             ("max_grad_norm", self.max_grad_norm),
             ("feature_noise", self.feature_noise),
+            ("look_shift", self.look_shift),
         ] {
             within(field, value, value >= 0.0, "at least 0")?;
         }

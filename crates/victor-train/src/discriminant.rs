@@ -38,6 +38,8 @@ pub(crate) fn start_projector<B: VictorBackend>(
     groups.retain(|_, pictures| pictures.len() > 1);
     if groups.len() < 2 {
         return Err(TrainError::NoGroups {
+            field: "discriminant_projector",
+            needed: 2,
             groups: groups.len(),
         });
     }
@@ -68,7 +70,7 @@ pub(crate) fn start_projector<B: VictorBackend>(
 }
 
 /// The mean over a picture's visual tokens, `[width]`.
-fn mean_features(
+pub(crate) fn mean_features(
     cache: &mut FeatureCache,
     picture: &Path,
     width: usize,
@@ -205,7 +207,7 @@ mod tests {
             let wave = |at: usize| ((number * (at + 3) * 7919) % 101) as f32 / 101.0;
             let features: Vec<f32> = (0..TOKENS * WIDTH)
                 .map(|i| match i % WIDTH {
-                    7 => (number / EACH) as f32 * 0.1 + wave(7) * 0.01 + 3.0,
+                    7 => (number / EACH) as f32 + wave(7) * 0.1 + 3.0,
                     at => 10.0 * wave(at) + wave(0) + 5.0,
                 })
                 .collect();

@@ -79,12 +79,16 @@ pub enum TrainError {
         /// What the tower takes.
         expected: usize,
     },
-    /// The pictures cannot be told apart by what is said of them.
+    /// Too few pictures share what is said of them.
     #[error(
-        "`discriminant_projector` needs two first answers that several pictures share; the data has {groups}"
+        "`{field}` needs {needed} or more first answers that several pictures share; the data has {groups}"
     )]
     NoGroups {
-        /// First answers that several pictures share.
+        /// The setting that needs them.
+        field: &'static str,
+        /// How many it needs.
+        needed: usize,
+        /// How many there are.
         groups: usize,
     },
     /// More visual tokens are to be seen than a picture has.

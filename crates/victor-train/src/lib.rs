@@ -25,6 +25,7 @@ mod progress;
 mod run;
 mod sample;
 mod schedule;
+mod shifts;
 mod stage;
 #[cfg(test)]
 mod testing;

@@ -7,6 +7,7 @@ use crate::encode::{Cached, Files, fill, fingerprint};
 use crate::optimizer::trainable;
 use crate::order::{BatchOrder, Shape, random};
 use crate::run::Run;
+use crate::shifts::Shifts;
 use crate::{FeatureCache, Progress, Sample, TrainConfig, TrainError};
 use burn::module::AutodiffModule;
 use std::path::PathBuf;
@@ -111,6 +112,15 @@ impl DeviceTask for Stage<'_> {
             model = start_projector(model, cache, &corpus.captioned(&pictures))?;
         }
 
+        let width = vlm.vision_config.hidden_size;
+        let shifts = match (&mut cache, config.look_shift) {
+            (Some(cache), scale) if scale > 0.0 => {
+                let captioned = corpus.captioned(&pictures);
+                Some(Shifts::new(cache, &captioned, width, scale)?)
+            }
+            _ => None,
+        };
+
         let files = Sources {
             config,
             vlm: &vlm,
@@ -125,10 +135,12 @@ impl DeviceTask for Stage<'_> {
                 skipped: corpus.skipped,
             });
         }
+        let mut loader = files.loader(&corpus.samples, cache.as_mut());
+        loader.shifts = shifts;
         let run = Run {
             config,
             order,
-            loader: files.loader(&corpus.samples, cache.as_mut()),
+            loader,
             validation,
             progress: self.progress,
             stop_after: None,
@@ -241,6 +253,7 @@ impl<'a> Sources<'a> {
             feature_dropout: self.config.feature_dropout,
             feature_noise: self.config.feature_noise,
             visual_sample: self.config.visual_sample,
+            shifts: None,
         }
     }
 

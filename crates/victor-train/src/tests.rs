@@ -62,6 +62,7 @@ fn loader(samples: &[Sample]) -> Loader<'_> {
         feature_dropout: 0.0,
         feature_noise: 0.0,
         visual_sample: None,
+        shifts: None,
     }
 }
 
