@@ -554,6 +554,13 @@ fn a_file_that_cannot_be_written_is_told_before_any_work() {
         &["none", "no folder"],
     );
     scene.fails(&[&trace[..], &["."]].concat(), &["is a folder"]);
+    scene.fails(
+        &["eval"],
+        &[
+            "data/pictograms/test-singles.json",
+            "cargo xtask data pictograms",
+        ],
+    );
     let eval = [
         "eval",
         "--data",

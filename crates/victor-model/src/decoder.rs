@@ -50,6 +50,11 @@ impl<B: VictorBackend> Decoder<B> {
         }
     }
 
+    /// The layers in order.
+    pub fn layers(&self) -> &[DecoderLayer<B>] {
+        &self.layers
+    }
+
     /// Embeddings of token ids.
     ///
     /// # Shapes

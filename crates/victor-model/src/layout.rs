@@ -155,6 +155,61 @@ impl BatchLayout {
         })
     }
 
+    /// Gives every row the position it would have if all `full` visual tokens of each picture were
+    /// there, where the sequences hold only those `chosen`: for the pictures of the batch in order, the
+    /// places of their visual tokens among `full`, ascending.
+    ///
+    /// [`PositionMode::Compact`] renumbers what survives the drop as before.
+    ///
+    /// # Panics
+    /// If `chosen` does not hold one place for each visual token.
+    pub fn spread(&mut self, chosen: &[Vec<usize>], full: usize) {
+        let mut places = chosen.iter().flatten();
+        let mut counts = chosen.iter().map(Vec::len);
+        for (sample, rows) in self.rows.iter().enumerate() {
+            let original = self.before.positions[sample].clone();
+            let positions = &mut self.before.positions[sample];
+            // What the pictures so far lack, and where the picture under way began.
+            let (mut lacking, mut began) = (0, None);
+            for (position, row) in positions.iter_mut().zip(rows) {
+                match row {
+                    Row::Padding => {}
+                    Row::Visual(_) => {
+                        let start = *began.get_or_insert(*position + lacking);
+                        *position = start + places.next().expect("a place for each visual token");
+                    }
+                    _ => {
+                        if began.take().is_some() {
+                            lacking += full - counts.next().expect("a picture's places");
+                        }
+                        *position += lacking;
+                    }
+                }
+            }
+            if began.is_some() {
+                lacking += full - counts.next().expect("a picture's places");
+            }
+            self.before.next_position[sample] += lacking;
+            let kept = self.kept[sample].iter().zip(&self.after.used[sample]);
+            let survivors: Vec<usize> = kept
+                .filter(|(_, used)| **used)
+                .map(|(row, _)| *row)
+                .collect();
+            let after = &mut self.after.positions[sample];
+            let pad = after.len() - survivors.len();
+            let was_original = survivors
+                .iter()
+                .zip(&after[pad..])
+                .all(|(row, position)| original[*row] == *position);
+            if was_original {
+                for (position, row) in after[pad..].iter_mut().zip(&survivors) {
+                    *position = self.before.positions[sample][*row];
+                }
+                self.after.next_position[sample] = self.before.next_position[sample];
+            }
+        }
+    }
+
     /// Samples.
     pub fn batch(&self) -> usize {
         self.rows.len()
@@ -266,6 +321,28 @@ mod tests {
         };
         let text = Sequence::text(vec![8, 8]);
         BatchLayout::new(&[picture, text], 2, PositionMode::Original).expect("fits")
+    }
+
+    #[test]
+    fn a_choice_of_visual_tokens_leaves_every_row_its_position() {
+        let sequence = |tokens: usize| {
+            let mut ids = vec![5];
+            ids.extend(vec![9; tokens]);
+            ids.extend([6, 7]);
+            Sequence {
+                ids,
+                image_spans: std::iter::once(1..1 + tokens).collect(),
+            }
+        };
+        let text = Sequence::text(vec![8, 8]);
+        for mode in [PositionMode::Original, PositionMode::Compact] {
+            let full = BatchLayout::new(&[text.clone(), sequence(6)], 2, mode).expect("fits");
+            let mut some = BatchLayout::new(&[text.clone(), sequence(3)], 2, mode).expect("fits");
+            some.spread(&[vec![0, 2, 5]], 6);
+            assert_eq!(some.before.positions[1], [0, 1, 3, 6, 7, 8, 9, 10]);
+            assert_eq!(some.after, full.after);
+            assert_eq!(some.before.next_position, full.before.next_position);
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@ use burn::prelude::*;
 /// Maps visual features into the decoder's embedding space.
 #[derive(Module, Debug)]
 pub struct Projector<B: Backend> {
-    linear_1: Linear<B>,
+    /// The layer that sees the features; public so that training can choose its start.
+    pub linear_1: Linear<B>,
     linear_2: Option<Linear<B>>,
     #[module(skip)]
     activation: Option<Activation>,

@@ -1,6 +1,7 @@
 //! Prepares the batches of coming steps in a thread of its own.
 
 use crate::order::{BatchOrder, random};
+use crate::shifts::Shifts;
 use crate::{Sample, TrainError};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -27,6 +28,8 @@ pub(crate) struct Batch {
     pub(crate) learned: Vec<Vec<bool>>,
     pub(crate) visual: Visual,
     pub(crate) perturbation: Perturbation,
+    /// For each picture the places of its visual tokens, where a step sees a choice of them; else empty.
+    pub(crate) chosen: Vec<Vec<usize>>,
 }
 
 /// Random changes of the features, drawn here so that they follow from the seed and the step alone.
@@ -58,6 +61,10 @@ pub(crate) struct Loader<'a> {
     pub(crate) seed: u64,
     pub(crate) feature_dropout: f64,
     pub(crate) feature_noise: f64,
+    /// How many of a picture's visual tokens a step sees; `None` for all.
+    pub(crate) visual_sample: Option<usize>,
+    /// Looks to shift features by.
+    pub(crate) shifts: Option<Shifts>,
 }
 
 impl Loader<'_> {
@@ -101,7 +108,9 @@ impl Loader<'_> {
             learned: Vec::new(),
             visual: Visual::None,
             perturbation: Perturbation::default(),
+            chosen: Vec::new(),
         };
+        let seen = self.visual_sample.unwrap_or(self.visual_tokens);
         let mut numbers = Vec::new();
         let mut images = 0;
         for sample in entries.iter().map(|entry| &self.samples[*entry]) {
@@ -121,12 +130,18 @@ impl Loader<'_> {
                 Err(error) => return Err(error),
             }
             images += sample.images.len();
-            batch
-                .sequences
-                .push(sample.sequence(self.marker, self.visual_tokens)?);
+            batch.sequences.push(sample.sequence(self.marker, seen)?);
             batch.learned.push(sample.learned_text(self.marker));
         }
-        batch.perturbation = self.perturbation(images, random);
+        if self.visual_sample.is_some() {
+            (batch.chosen, numbers) = self.choose(images, seen, &numbers, random);
+        }
+        if let Some(shifts) = &self.shifts {
+            for picture in numbers.chunks_exact_mut(seen * self.vision_hidden) {
+                shifts.apply(picture, random);
+            }
+        }
+        batch.perturbation = self.perturbation(images * seen, random);
         batch.visual = match (images, self.pictures.gives_pixels()) {
             (0, _) => Visual::None,
             (_, true) => Visual::Pixels(numbers),
@@ -135,8 +150,33 @@ impl Loader<'_> {
         Ok(batch)
     }
 
-    fn perturbation(&self, images: usize, random: &mut ChaCha8Rng) -> Perturbation {
-        let tokens = images * self.visual_tokens;
+    /// A random choice of each picture's visual tokens, always with the first: their places, and their
+    /// features out of all.
+    fn choose(
+        &self,
+        images: usize,
+        seen: usize,
+        features: &[f32],
+        random: &mut ChaCha8Rng,
+    ) -> (Vec<Vec<usize>>, Vec<f32>) {
+        let mut chosen = Vec::with_capacity(images);
+        let mut kept = Vec::with_capacity(images * seen * self.vision_hidden);
+        for image in 0..images {
+            // The first is the class token where the tower has one.
+            let others = rand::seq::index::sample(random, self.visual_tokens - 1, seen - 1);
+            let mut places: Vec<usize> = others.into_iter().map(|place| place + 1).collect();
+            places.push(0);
+            places.sort_unstable();
+            for place in &places {
+                let start = (image * self.visual_tokens + place) * self.vision_hidden;
+                kept.extend_from_slice(&features[start..start + self.vision_hidden]);
+            }
+            chosen.push(places);
+        }
+        (chosen, kept)
+    }
+
+    fn perturbation(&self, tokens: usize, random: &mut ChaCha8Rng) -> Perturbation {
         let mut perturbation = Perturbation::default();
         if self.feature_dropout > 0.0 {
             let keep = |_| f32::from(!random.random_bool(self.feature_dropout));

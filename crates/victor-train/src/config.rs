@@ -34,6 +34,9 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     /// The highest learning rate of single parts. Default: none.
     pub learning_rates: BTreeMap<Part, f64>,
+    /// The highest learning rate of the decoder's layers before the drop, which sum up the pictures, in
+    /// place of the decoder's. Default: none.
+    pub before_drop_learning_rate: Option<f64>,
     /// Passes over the data. Default: 1.
     pub epochs: usize,
     /// Optimiser steps, in place of `epochs`. Default: none.
@@ -70,6 +73,15 @@ pub struct TrainConfig {
     pub feature_dropout: f64,
     /// Deviation of noise added to features, in deviations of the batch's features. Default: 0.
     pub feature_noise: f64,
+    /// How much of the difference between two random pictures that share their first answer is added to
+    /// the features of each picture; needs `feature_cache`. Default: 0.
+    pub look_shift: f64,
+    /// How many of a picture's visual tokens a step sees, drawn anew each time (the first is always
+    /// there) and at the positions they have among all; needs `feature_cache`. Default: all.
+    pub visual_sample: Option<usize>,
+    /// Whether a fresh projector's first layer starts as the discriminants of the pictures' mean features,
+    /// grouped by their first answer; needs `feature_cache` and `projector` in `fresh`. Default: false.
+    pub discriminant_projector: bool,
     /// Whether to go on from `output/checkpoint` if there is one. Default: false.
     pub resume: bool,
 }
@@ -106,6 +118,7 @@ impl Default for TrainConfig {
             gradient_accumulation: 1,
             learning_rate: 1e-3,
             learning_rates: BTreeMap::new(),
+            before_drop_learning_rate: None,
             epochs: 1,
             max_steps: None,
             warmup_ratio: 0.03,
@@ -124,6 +137,9 @@ impl Default for TrainConfig {
             label_smoothing: 0.0,
             feature_dropout: 0.0,
             feature_noise: 0.0,
+            look_shift: 0.0,
+            visual_sample: None,
+            discriminant_projector: false,
             resume: false,
         }
     }
@@ -264,7 +280,21 @@ impl TrainConfig {
         positive("epochs", self.epochs)?;
         positive("max_steps", self.max_steps.unwrap_or(1))?;
         positive("max_length", self.max_length)?;
+        positive("visual_sample", self.visual_sample.unwrap_or(1))?;
+        check(
+            self.look_shift == 0.0 || self.feature_cache.is_some(),
+            "look_shift",
+            self.look_shift.to_string(),
+            "0 without a `feature_cache`",
+        )?;
+        check(
+            self.visual_sample.is_none() || self.feature_cache.is_some(),
+            "visual_sample",
+            "set".into(),
+            "nothing without a `feature_cache`",
+        )?;
         let rates = self.learning_rates.values().chain([&self.learning_rate]);
+        let rates = rates.chain(&self.before_drop_learning_rate);
         for rate in rates {
             within("learning_rate", *rate, *rate > 0.0, "a number above 0")?;
         }
@@ -286,6 +316,7 @@ impl TrainConfig {
             ("weight_decay", self.weight_decay),
             ("max_grad_norm", self.max_grad_norm),
             ("feature_noise", self.feature_noise),
+            ("look_shift", self.look_shift),
         ] {
             within(field, value, value >= 0.0, "at least 0")?;
         }
@@ -300,92 +331,17 @@ impl TrainConfig {
             "feature_cache",
             "set".into(),
             "nothing, since a tower in `train` changes its features",
+        )?;
+        check(
+            !self.discriminant_projector
+                || (self.feature_cache.is_some() && self.fresh.contains(&Part::Projector)),
+            "discriminant_projector",
+            "true".into(),
+            "false, unless `fresh` names the projector and there is a `feature_cache`",
         )
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn valid(dir: &Path) -> TrainConfig {
-        std::fs::write(dir.join("a.json"), "[]").expect("writable");
-        TrainConfig {
-            model: dir.into(),
-            output: dir.join("out"),
-            data: vec![DataSource {
-                json: dir.join("a.json"),
-                images: None,
-                weight: 1.0,
-            }],
-            ..TrainConfig::default()
-        }
-    }
-
-    #[test]
-    fn presets_are_the_papers_table() {
-        let stage1 = TrainConfig::preset("stage1").expect("built in");
-        assert_eq!(stage1.batch_size * stage1.gradient_accumulation, 256);
-        assert_eq!(stage1.train, [Part::Projector, Part::Registers]);
-        let stage2 = TrainConfig::preset("stage2").expect("built in");
-        assert_eq!(stage2.batch_size * stage2.gradient_accumulation, 128);
-        assert_eq!(stage2.learning_rate, 2e-5);
-        assert!(stage2.trains(Part::Decoder) && !stage2.trains(Part::VisionTower));
-        assert!(TrainConfig::preset("stage3").is_err());
-    }
-
-    #[test]
-    fn a_file_overrides_its_preset() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("recipe.toml");
-        let text = "preset = \"stage2\"\nmodel = \"m\"\nmax_steps = 7\n[learning_rates]\nprojector = 0.5\n";
-        std::fs::write(&path, text).expect("writable");
-        let config = TrainConfig::from_file(&path).expect("a recipe");
-        assert_eq!((config.max_steps, config.learning_rate), (Some(7), 2e-5));
-        assert_eq!(config.learning_rate_of(Part::Projector), 0.5);
-        assert_eq!(config.learning_rate_of(Part::Decoder), 2e-5);
-    }
-
-    #[test]
-    fn unknown_settings_are_refused_by_name() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("recipe.toml");
-        for text in [
-            "learning_rat = 1.0",
-            "preset = \"stage1\"\nlearning_rat = 1.0",
-        ] {
-            std::fs::write(&path, text).expect("writable");
-            let error = TrainConfig::from_file(&path)
-                .expect_err("unknown")
-                .to_string();
-            assert!(error.contains("learning_rat"), "{error}");
-        }
-    }
-
-    #[test]
-    fn bad_values_are_refused_by_name() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let good = valid(dir.path());
-        good.validate().expect("valid");
-        type Spoil = fn(&mut TrainConfig);
-        let cases: [(&str, Spoil); 8] = [
-            ("model", |c| c.model = "nowhere".into()),
-            ("output", |c| c.output = PathBuf::new()),
-            ("data", |c| c.data[0].json = "nowhere.json".into()),
-            ("train", |c| c.train.clear()),
-            ("batch_size", |c| c.batch_size = 0),
-            ("learning_rate", |c| c.learning_rate = f64::NAN),
-            ("warmup_ratio", |c| c.warmup_ratio = 1.5),
-            ("feature_cache", |c| {
-                c.feature_cache = Some("cache".into());
-                c.train.push(Part::VisionTower);
-            }),
-        ];
-        for (field, spoil) in cases {
-            let mut bad = good.clone();
-            spoil(&mut bad);
-            let error = bad.validate().expect_err(field).to_string();
-            assert!(error.contains(&format!("`{field}`")), "{error}");
-        }
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

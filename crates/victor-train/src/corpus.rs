@@ -139,6 +139,27 @@ impl Corpus {
         }
         self.samples = kept;
     }
+
+    /// The first picture of every sample, out of the table's, with a number that stands for the first
+    /// thing said about it.
+    pub(crate) fn captioned<'a>(&self, table: &'a [PathBuf]) -> Vec<(&'a Path, usize)> {
+        let mut numbers = HashMap::new();
+        let mut captioned = Vec::new();
+        for sample in &self.samples {
+            let tokens = sample.ids.iter().zip(&sample.learned);
+            let answer: Vec<u32> = tokens
+                .skip_while(|(_, learned)| !**learned)
+                .take_while(|(_, learned)| **learned)
+                .map(|(id, _)| *id)
+                .collect();
+            if let Some(picture) = sample.images.first() {
+                let next = numbers.len();
+                let number = *numbers.entry(answer).or_insert(next);
+                captioned.push((table[*picture as usize].as_path(), number));
+            }
+        }
+        captioned
+    }
 }
 
 impl PictureTable {

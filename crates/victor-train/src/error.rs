@@ -94,6 +94,26 @@ pub enum TrainError {
         /// What the tower takes.
         expected: usize,
     },
+    /// Too few pictures share what is said of them.
+    #[error(
+        "`{field}` needs {needed} or more first answers that several pictures share; the data has {groups}"
+    )]
+    NoGroups {
+        /// The setting that needs them.
+        field: &'static str,
+        /// How many it needs.
+        needed: usize,
+        /// How many there are.
+        groups: usize,
+    },
+    /// More visual tokens are to be seen than a picture has.
+    #[error("`visual_sample` is {found}, but a picture has {all} visual tokens")]
+    VisualSample {
+        /// How many are asked for.
+        found: usize,
+        /// How many there are.
+        all: usize,
+    },
     /// The loss is not a number.
     #[error("the loss of step {step} is {loss}; lower the learning rate or set `max_grad_norm`")]
     Diverged {

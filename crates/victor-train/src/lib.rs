@@ -10,6 +10,8 @@ mod checkpoint;
 mod config;
 mod corpus;
 mod curve;
+mod discriminant;
+mod eigen;
 mod encode;
 mod error;
 mod features;
@@ -23,6 +25,7 @@ mod progress;
 mod run;
 mod sample;
 mod schedule;
+mod shifts;
 mod stage;
 #[cfg(test)]
 mod testing;

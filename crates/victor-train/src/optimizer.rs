@@ -38,19 +38,24 @@ impl<B: VictorBackend> Optimizers<B> {
                 .with_weight_decay(weight_decay)
                 .init()
         };
+        let front = parts::before_drop(model);
         let mut groups = Vec::new();
         for part in Part::ALL.into_iter().filter(|part| config.trains(*part)) {
             let parameters = part.parameters(model);
+            let rate = config.learning_rate_of(part);
+            let slow = config.before_drop_learning_rate.unwrap_or(rate);
             // Vectors (biases, norms) are never decayed.
             for (adam, is_matrix) in [(0, true), (1, false)] {
-                let ids = parameters
-                    .iter()
-                    .filter(|(_, axes)| (*axes > 1) == is_matrix);
-                groups.push(Group {
-                    ids: ids.map(|(id, _)| *id).collect(),
-                    learning_rate: config.learning_rate_of(part),
-                    adam,
-                });
+                for (learning_rate, in_front) in [(rate, false), (slow, true)] {
+                    let ids = parameters.iter().filter(|(id, axes)| {
+                        (*axes > 1) == is_matrix && front.contains(id) == in_front
+                    });
+                    groups.push(Group {
+                        ids: ids.map(|(id, _)| *id).collect(),
+                        learning_rate,
+                        adam,
+                    });
+                }
             }
         }
         Self {

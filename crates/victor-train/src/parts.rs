@@ -119,6 +119,16 @@ impl<B: Backend> ModuleMapper<B> for Tracking {
     }
 }
 
+/// The parameters of the decoder's layers before the drop; none where nothing is dropped.
+pub(crate) fn before_drop<B: VictorBackend>(model: &Vlm<B>) -> Vec<ParamId> {
+    let mut ids = Ids(Vec::new());
+    let layers = model.language_model.layers().iter();
+    for layer in layers.take(model.config().drop_layer().unwrap_or(0)) {
+        layer.visit(&mut ids);
+    }
+    ids.0.into_iter().map(|(id, _)| id).collect()
+}
+
 struct Ids(Vec<(ParamId, usize)>);
 
 impl<B: Backend> ModuleVisitor<B> for Ids {

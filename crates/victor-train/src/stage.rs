@@ -2,10 +2,12 @@
 
 use crate::batch::{Batch, Loader, PictureSource};
 use crate::corpus::{Corpus, PictureTable, Reader};
+use crate::discriminant::start_projector;
 use crate::encode::{Cached, Files, fill, fingerprint};
 use crate::optimizer::trainable;
 use crate::order::{BatchOrder, Shape, random};
 use crate::run::Run;
+use crate::shifts::Shifts;
 use crate::{FeatureCache, Progress, Sample, TrainConfig, TrainError};
 use burn::module::AutodiffModule;
 use std::path::{Path, PathBuf};
@@ -85,12 +87,16 @@ impl DeviceTask for Stage<'_> {
             // An optimiser's steps are smaller than the spacing of halves.
             dtype: WeightDtype::F32,
         };
-        let (model, _) = victor_weights::load::<B>(&config.model, &vlm, &device, &options)?;
+        let (mut model, _) = victor_weights::load::<B>(&config.model, &vlm, &device, &options)?;
         let missing = config.train.iter().find(|part| !part.is_in(&model));
         if let Some(part) = missing {
             return Err(TrainError::MissingPart { part: *part });
         }
 
+        let all = vlm.visual_tokens();
+        if let Some(found) = config.visual_sample.filter(|seen| *seen > all) {
+            return Err(TrainError::VisualSample { found, all });
+        }
         let mut cache = open_cache(config, picture, &model, &processor)?;
         if let Some(cache) = &mut cache {
             let (skip, progress) = (config.skip_bad, self.progress);
@@ -104,6 +110,19 @@ impl DeviceTask for Stage<'_> {
                 skipped: corpus.skipped,
             });
         }
+
+        if let (true, Some(cache)) = (config.discriminant_projector, &mut cache) {
+            model = start_projector(model, cache, &corpus.captioned(&pictures))?;
+        }
+
+        let width = picture.vision_config.hidden_size;
+        let shifts = match (&mut cache, config.look_shift) {
+            (Some(cache), scale) if scale > 0.0 => {
+                let captioned = corpus.captioned(&pictures);
+                Some(Shifts::new(cache, &captioned, width, scale)?)
+            }
+            _ => None,
+        };
 
         let files = Sources {
             config,
@@ -119,10 +138,12 @@ impl DeviceTask for Stage<'_> {
                 skipped: corpus.skipped,
             });
         }
+        let mut loader = files.loader(&corpus.samples, cache.as_mut());
+        loader.shifts = shifts;
         let run = Run {
             config,
             order,
-            loader: files.loader(&corpus.samples, cache.as_mut()),
+            loader,
             validation,
             progress: self.progress,
             stop_after: None,
@@ -253,6 +274,8 @@ impl<'a> Sources<'a> {
             seed: self.config.seed,
             feature_dropout: self.config.feature_dropout,
             feature_noise: self.config.feature_noise,
+            visual_sample: self.config.visual_sample,
+            shifts: None,
         }
     }
 
@@ -265,6 +288,7 @@ impl<'a> Sources<'a> {
         let mut loader = self.loader(&corpus.samples, cache);
         loader.feature_dropout = 0.0;
         loader.feature_noise = 0.0;
+        loader.visual_sample = None;
         let numbers: Vec<usize> = (0..corpus.samples.len()).collect();
         numbers
             .chunks(self.config.batch_size)

@@ -1,6 +1,6 @@
 //! The loop on a tiny random model with features held in memory.
 
-use crate::batch::{Batch, Loader, PictureSource};
+use crate::batch::{Batch, Loader, PictureSource, Visual};
 use crate::order::{BatchOrder, Shape, random};
 use crate::run::{Finished, Run};
 use crate::stage::picture_config;
@@ -62,6 +62,8 @@ fn loader(samples: &[Sample]) -> Loader<'_> {
         seed: 3,
         feature_dropout: 0.0,
         feature_noise: 0.0,
+        visual_sample: None,
+        shifts: None,
     }
 }
 
@@ -104,6 +106,7 @@ fn run(
     let mut loader = loader(samples);
     loader.feature_dropout = config.feature_dropout;
     loader.feature_noise = config.feature_noise;
+    loader.visual_sample = config.visual_sample;
     let shapes = samples.iter().map(shape).collect();
     Run {
         config,
@@ -142,6 +145,7 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
         weight_decay: 0.1,
         feature_dropout: 0.2,
         feature_noise: 0.1,
+        visual_sample: Some(3),
         ..config(output)
     };
     let uninterrupted = run(&recipe(whole.path()), &samples, start.clone(), None);
@@ -163,6 +167,42 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
         metrics.map(|metrics| metrics.loss).collect()
     };
     assert_eq!(losses(whole.path()), losses(parted.path()));
+}
+
+#[test]
+fn a_step_sees_as_many_visual_tokens_as_asked() {
+    let samples = samples(6);
+    let entries: Vec<usize> = (0..samples.len()).collect();
+    let mut loader = loader(&samples);
+    let all = loader.batch(&entries, &mut random(0, 0)).expect("a batch");
+    loader.visual_sample = Some(2);
+    let some = loader.batch(&entries, &mut random(0, 0)).expect("a batch");
+    let (Visual::Features(all), Visual::Features(seen)) = (all.visual, some.visual) else {
+        panic!("pictures give features");
+    };
+    assert_eq!(seen.len() * 2, all.len());
+    for (image, places) in some.chosen.iter().enumerate() {
+        assert!(places.len() == 2 && places[0] == 0 && places[1] < TOKENS);
+        for (number, place) in places.iter().enumerate() {
+            let [from, to] = [image * TOKENS + place, image * 2 + number].map(|at| at * WIDTH);
+            assert_eq!(all[from..from + WIDTH], seen[to..to + WIDTH]);
+        }
+    }
+}
+
+#[test]
+fn to_choose_all_visual_tokens_is_to_choose_none() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+    let (samples, start) = (samples(12), model());
+    let [all, chosen] = [None, Some(TOKENS)].map(|visual_sample| {
+        let config = TrainConfig {
+            max_steps: Some(3),
+            visual_sample,
+            ..config(dirs[usize::from(visual_sample.is_some())].path())
+        };
+        run(&config, &samples, start.clone(), None)
+    });
+    assert_eq!(values(&all.model), values(&chosen.model));
 }
 
 #[test]

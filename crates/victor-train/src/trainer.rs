@@ -147,7 +147,10 @@ fn plans<'a, B: VictorBackend>(
 ) -> Result<Vec<Plan<'a>>, TrainError> {
     let mut plans = Vec::with_capacity(batches.len());
     for batch in batches.iter().filter(|batch| !batch.sequences.is_empty()) {
-        let layout = model.layout(&batch.sequences)?;
+        let mut layout = model.layout(&batch.sequences)?;
+        if !batch.chosen.is_empty() {
+            layout.spread(&batch.chosen, model.config().visual_tokens());
+        }
         let loss_rows = LossRows::new(&model.output_rows(&layout), &batch.learned);
         if !loss_rows.is_empty() {
             plans.push(Plan {
@@ -190,7 +193,9 @@ fn constant_features<B: VictorBackend>(model: &Vlm<B>, batch: &Batch) -> Option<
         Visual::Pixels(pixels) => Some(model.encode_images(pixel_tensor(model, pixels, &device)?)),
         Visual::Features(values) => {
             let picture = model.config().picture.as_ref()?;
-            let (tokens, width) = (picture.visual_tokens(), picture.vision_config.hidden_size);
+            let seen = batch.chosen.first().map(Vec::len);
+            let tokens = seen.unwrap_or(picture.visual_tokens());
+            let width = picture.vision_config.hidden_size;
             let shape = [values.len() / (tokens * width), tokens, width];
             Some(Tensor::from_data(
                 TensorData::new(values.clone(), shape),

@@ -27,6 +27,14 @@ pub(super) struct Base {
     /// Folder of the checkpoint.
     #[arg(long, default_value = "data/base")]
     out: PathBuf,
+
+    /// The decoder layer before which the visual tokens are dropped.
+    #[arg(long, default_value_t = 2)]
+    drop_layer: u64,
+
+    /// What maps features into the decoder: `mlp2x_gelu` or `linear`.
+    #[arg(long, default_value = "mlp2x_gelu", value_parser = ["mlp2x_gelu", "linear"])]
+    projector: String,
 }
 
 impl Base {
@@ -39,7 +47,7 @@ impl Base {
             tensor::read(&self.language.join(WEIGHTS))?,
         )?;
         let processor = processor(&vision)?;
-        let config = config(vision, text, image_token)?;
+        let config = self.config(vision, text, image_token)?;
 
         tensor::write(&self.out.join(WEIGHTS), &tensors)?;
         for name in tokenizer::FILES {
@@ -58,6 +66,38 @@ impl Base {
         );
         Ok(())
     }
+
+    /// `config.json`, with the field names of `LlavaConfig` and our token reduction.
+    fn config(&self, vision: Value, text: Value, image_token: u64) -> Result<Value> {
+        let tied = text["tie_word_embeddings"].clone();
+        ensure!(
+            tied == true,
+            "the language model must share its embedding with its head"
+        );
+        let layers = field(&text, "num_hidden_layers")?;
+        ensure!(
+            (1..=layers).contains(&self.drop_layer),
+            "--drop-layer {} of a decoder of {layers} layers; expected 1 to {layers}, the last of which drops nothing",
+            self.drop_layer
+        );
+        let patches = field(&vision, "image_size")? / field(&vision, "patch_size")?;
+        Ok(json!({
+            "architectures": ["LlavaForConditionalGeneration"],
+            "model_type": "llava",
+            "image_token_index": image_token,
+            "image_seq_length": patches * patches + 1,
+            "vision_feature_layer": -1,
+            "vision_feature_select_strategy": "full",
+            "mm_projector_type": self.projector,
+            "projector_hidden_act": "gelu",
+            "multimodal_projector_bias": true,
+            "tie_word_embeddings": tied,
+            "visual_token_reduction": { "type": "victor", "num_registers": 8, "drop_layer": self.drop_layer },
+            "text_config": text,
+            "vision_config": vision,
+            "dtype": "float32",
+        }))
+    }
 }
 
 /// `vision_tower` and `language_model` under `model`; the head is the embedding.
@@ -73,31 +113,6 @@ fn tensors(vision: Tensors, language: Tensors) -> Result<Tensors> {
         tensors.insert(format!("model.language_model.{inner}"), tensor);
     }
     Ok(tensors)
-}
-
-/// `config.json`, with the field names of `LlavaConfig` and our token reduction.
-fn config(vision: Value, text: Value, image_token: u64) -> Result<Value> {
-    let tied = text["tie_word_embeddings"].clone();
-    ensure!(
-        tied == true,
-        "the language model must share its embedding with its head"
-    );
-    let patches = field(&vision, "image_size")? / field(&vision, "patch_size")?;
-    Ok(json!({
-        "architectures": ["LlavaForConditionalGeneration"],
-        "model_type": "llava",
-        "image_token_index": image_token,
-        "image_seq_length": patches * patches + 1,
-        "vision_feature_layer": -1,
-        "vision_feature_select_strategy": "full",
-        "projector_hidden_act": "gelu",
-        "multimodal_projector_bias": true,
-        "tie_word_embeddings": tied,
-        "visual_token_reduction": { "type": "victor", "num_registers": 8, "drop_layer": 2 },
-        "text_config": text,
-        "vision_config": vision,
-        "dtype": "float32",
-    }))
 }
 
 /// `processor_config.json`, with the image processor inside as transformers 5 writes it.
@@ -196,11 +211,45 @@ mod tests {
         Ok(())
     }
 
+    fn base() -> Base {
+        Base {
+            vision: PathBuf::new(),
+            language: PathBuf::new(),
+            out: PathBuf::new(),
+            drop_layer: 2,
+            projector: "linear".into(),
+        }
+    }
+
+    #[test]
+    fn a_drop_layer_beyond_the_decoder_is_refused() {
+        let vision = json!({ "image_size": 224, "patch_size": 14 });
+        let text = json!({ "tie_word_embeddings": true, "num_hidden_layers": 6 });
+        for drop_layer in [0, 7] {
+            let base = Base {
+                drop_layer,
+                ..base()
+            };
+            let error = base.config(vision.clone(), text.clone(), 1);
+            let error = error.expect_err("refused").to_string();
+            assert!(
+                error.contains(&format!("--drop-layer {drop_layer}")),
+                "{error}"
+            );
+        }
+    }
+
     #[test]
     fn the_class_token_counts_as_a_picture_token() -> Result<()> {
         let vision = json!({ "image_size": 224, "patch_size": 14 });
-        let text = json!({ "tie_word_embeddings": true });
-        assert_eq!(config(vision, text, 8191)?["image_seq_length"], 257);
+        let text = json!({ "tie_word_embeddings": true, "num_hidden_layers": 6 });
+        let base = Base {
+            drop_layer: 3,
+            ..base()
+        };
+        let config = base.config(vision, text, 8191)?;
+        assert_eq!(config["image_seq_length"], 257);
+        assert_eq!(config["visual_token_reduction"]["drop_layer"], 3);
         Ok(())
     }
 }
