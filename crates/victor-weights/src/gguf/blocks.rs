@@ -56,7 +56,7 @@ fn five_bits(bytes: &[u8]) -> impl Iterator<Item = (usize, u8)> + '_ {
         } else {
             byte >> 4
         };
-        (index, low | (high >> index & 1) as u8 * 16)
+        (index, low | ((high >> index & 1) as u8 * 16))
     })
 }
 

@@ -211,7 +211,7 @@ pub(crate) fn tiny_mmproj() -> Writer {
         )
         .f32s(
             "clip.vision.image_std",
-            &[0.26862954, 0.26130258, 0.27577711],
+            &[0.268_629_54, 0.261_302_58, 0.275_777_11].map(|value: f64| value as f32),
         )
         .tensor("v.class_embd", &[8], 0.0)
         .tensor("v.patch_embd.weight", &[8, 3, 2, 2], 0.0)

@@ -1,6 +1,6 @@
 //! PyTorch's `.bin` and `.pt` files: where each tensor lies in them.
 //!
-//! A pickle is a program for a small stack machine. Here it is data: [`pickle`] builds values from
+//! A pickle is a program for a small stack machine. Here it is data: `pickle.rs` builds values from
 //! it, calls nothing, and knows only the few functions a state dict names. Source: `torch/serialization.py`
 //! and Python's `pickletools.py`.
 //!
