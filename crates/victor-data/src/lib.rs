@@ -18,6 +18,7 @@ mod template;
 mod template_functions;
 mod tiles;
 mod tokenizer;
+mod tokenizer_file;
 mod vocabulary;
 
 pub use built_in::BUILT_IN_TEMPLATES;
