@@ -29,6 +29,7 @@ pub use dtype::WeightDtype;
 pub use error::WeightsError;
 pub use load::{LoadOptions, LoadReport, load, load_from};
 pub use open::{GgufParts, Layout, LocalOnly, Locate, Source, gguf_pair, open, open_gguf};
+pub use original::parse_original_config;
 pub use save::{SaveOptions, save};
 pub use victor_model::VlmConfig;
 pub use write::Storage;
