@@ -27,7 +27,7 @@ const fn step(name: &'static str, command: &'static str) -> Step {
 }
 
 /// The GPU backends' cases need every shader compiled anew, so they are a few tests and not all.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     step("format", "cargo fmt --all --check"),
     step("tidy", "cargo xtask tidy"),
     step(
@@ -47,6 +47,7 @@ const STEPS: [Step; 11] = [
         command: "cargo run --release --example caption",
     },
     step("memory", "cargo xtask memory"),
+    step("fuzz", "cargo xtask fuzz --install --seconds 60"),
     Step {
         name: "vulkan",
         environment: &[("VICTOR_TEST_DEVICES", "vulkan,flex")],
