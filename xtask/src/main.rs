@@ -2,6 +2,7 @@
 
 mod ci;
 mod data;
+mod fuzz;
 mod golden;
 mod gpu;
 mod memory;
@@ -26,6 +27,8 @@ enum Command {
     /// Build a data set from public packages.
     #[command(subcommand)]
     Data(data::Data),
+    /// Feed made-up and damaged files to everything that reads one.
+    Fuzz(fuzz::Args),
     /// Make unseen reference cases with transformers and compare `victor trace` with them.
     Golden(golden::Args),
     /// Pack what a machine with a GPU has to run.
@@ -44,6 +47,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Ci(args) => args.run(),
         Command::Data(data) => data.run(),
+        Command::Fuzz(args) => args.run(),
         Command::Golden(args) => args.run(),
         Command::Gpu(args) => args.run(),
         Command::Memory(args) => args.run(),

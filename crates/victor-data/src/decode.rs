@@ -13,6 +13,8 @@ use crate::DataError;
 
 /// The most pixels a picture may announce, in millions.
 pub const MAX_MEGAPIXELS: u64 = 100;
+/// What a decoder may take beside the pixels: tables, colour profiles, the padding of tiles.
+const OTHER_BYTES: u64 = 32 << 20;
 
 /// Reads a picture file as upright 8-bit RGB.
 ///
@@ -81,9 +83,10 @@ pub fn decode_image_bytes(bytes: &[u8], name: &str) -> Result<RgbImage, DataErro
             source: None,
         });
     }
-    // The size is known to be sane; the default allocation limit would refuse 16-bit pictures below it.
+    // The size is known to be sane; the default allocation limit would refuse large 16-bit pictures, and let a small one
+    // take as much.
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_MEGAPIXELS * 1_000_000 * 20);
+    limits.max_alloc = Some(u64::from(width) * u64::from(height) * 20 + OTHER_BYTES);
     decoder.set_limits(limits).map_err(fail)?;
     // A broken EXIF block is no reason to refuse a picture.
     let orientation = decoder

@@ -153,6 +153,18 @@ pub enum DataError {
         #[source]
         source: tokenizers::Error,
     },
+    /// `tokenizer.json` has a part that no model of the LLaVA family has.
+    #[error("{}: `{part}` is {found}, this engine computes {expected}", path.display())]
+    TokenizerPart {
+        /// The file.
+        path: PathBuf,
+        /// The part's field.
+        part: &'static str,
+        /// What stands there, its beginning.
+        found: String,
+        /// What may stand there.
+        expected: &'static str,
+    },
     /// A `tokenizer.model`, or the vocabulary of a GGUF file, gives no tokenizer.
     #[error("{origin}: {reason}")]
     BadVocabulary {

@@ -19,6 +19,7 @@ mod template_functions;
 mod tiles;
 mod tokenizer;
 mod tokenizer_config;
+mod tokenizer_file;
 mod vocabulary;
 
 pub use built_in::BUILT_IN_TEMPLATES;

@@ -29,10 +29,13 @@ pub(crate) fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else {
+        // In `{%}` the two share their percent sign.
+        let inside = start + 2;
+        let Some(length) = rest[inside..].find("%}") else {
             break;
         };
-        let (before, tag) = rest[..start + length].split_at(start);
+        let end = inside + length;
+        let (before, tag) = rest[..end].split_at(start);
         out.push_str(before);
         let word =
             tag[2..].trim_matches(|symbol: char| symbol.is_whitespace() || "-+".contains(symbol));
@@ -41,7 +44,7 @@ pub(crate) fn without_generation_tags(source: &str) -> String {
             "endgeneration" => out.push_str(&tag.replace(word, "endif")),
             _ => out.push_str(tag),
         }
-        rest = &rest[start + length..];
+        rest = &rest[end..];
     }
     out.push_str(rest);
     out
@@ -180,6 +183,19 @@ mod tests {
         );
         assert_eq!(format_time("%d %B %Y", 1_709_164_800), "29 February 2024");
         assert_eq!(format_time("%Y-%m-%d", 1_735_689_599), "2024-12-31");
+    }
+
+    /// Found by mutation of a seed.
+    #[test]
+    fn a_tag_that_ends_where_it_begins_is_left_to_jinja() {
+        for source in ["{%}", "a{%}{% generation %}", "{%", "{%}%}"] {
+            without_generation_tags(source);
+        }
+        assert_eq!(without_generation_tags("a{%}b"), "a{%}b");
+        assert_eq!(
+            without_generation_tags("{%%}{% generation %}"),
+            "{%%}{% if true %}"
+        );
     }
 
     #[test]

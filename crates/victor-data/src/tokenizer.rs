@@ -9,6 +9,7 @@ use tokenizers::AddedToken;
 use crate::image_text::check_spans;
 use crate::processor_config::read_json_if_there;
 use crate::tokenizer_config::{TokenName, TokenizerConfig, bad_vocabulary};
+use crate::tokenizer_file;
 use crate::{DataError, DecodeStream, Vocabulary};
 
 /// A checkpoint's tokenizer.
@@ -47,9 +48,11 @@ impl Tokenizer {
         let path = dir.join("tokenizer.json");
         let model_path = dir.join("tokenizer.model");
         let mut tokenizer = if path.exists() {
-            let inner = tokenizers::Tokenizer::from_file(&path)
-                .map_err(|source| DataError::LoadTokenizer { path, source })?;
-            Self::around(inner)
+            let text = std::fs::read_to_string(&path).map_err(|source| DataError::ReadFile {
+                path: path.clone(),
+                source,
+            })?;
+            Self::around(tokenizer_file::read(&path, &text)?)
         } else if model_path.exists() {
             config.read_model(&model_path)?
         } else {

@@ -284,7 +284,13 @@ fn vision_config(mut vision: Section) -> Result<VisionConfig, WeightsError> {
     };
     let intermediate_size = match family {
         VisionFamily::Clip | VisionFamily::Siglip => vision.size("intermediate_size", None)?,
-        VisionFamily::Dinov2 => (hidden_size as f64 * vision.number("mlp_ratio", None)?) as usize,
+        VisionFamily::Dinov2 => {
+            let wide = (hidden_size as f64 * vision.number("mlp_ratio", None)?) as usize;
+            if !(1..=Section::LARGEST).contains(&wide) {
+                return Err(vision.error("mlp_ratio", "a ratio that gives a width"));
+            }
+            wide
+        }
     };
     if vision.boolean("use_swiglu_ffn", false)? {
         return Err(vision.error(
@@ -419,6 +425,16 @@ mod tests {
         assert_eq!(parse(llava.clone()).expect("siglip").visual_tokens(), 196);
         llava["vision_feature_select_strategy"] = json!("default");
         assert_eq!(parse(llava).expect("siglip").visual_tokens(), 195);
+    }
+
+    #[test]
+    fn no_ratio_makes_a_width_that_overflows() {
+        for ratio in [0.0, -4.0, 1e300] {
+            let vision = json!({"model_type": "dinov2", "mlp_ratio": ratio});
+            let message = parse(json!({"model_type": "llava", "vision_config": vision}));
+            let message = message.expect_err("no width");
+            assert!(message.contains("vision_config.mlp_ratio"), "{message}");
+        }
     }
 
     #[test]

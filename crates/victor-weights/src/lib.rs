@@ -32,6 +32,7 @@ pub use open::{
     GgufParts, Layout, LocalOnly, Locate, Source, gguf_pair, needs_more_than_config, open,
     open_gguf,
 };
+pub use original::parse_original_config;
 pub use save::{SaveOptions, save};
 pub use victor_model::VlmConfig;
 pub use write::Storage;

@@ -4,7 +4,7 @@ use crate::checkpoint::weight_files;
 use crate::formats::MappedFile;
 use crate::gguf::{self, GgufFile, Vision};
 use crate::names::{canonical, tower};
-use crate::{Checkpoint, WeightsError, lora, original, parse_config};
+use crate::{Checkpoint, WeightsError, lora, original, parse_config, parse_original_config};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use victor_model::{PictureConfig, VlmConfig};
@@ -271,9 +271,8 @@ fn describe(
         }
     };
     let pads = config.get("image_aspect_ratio").and_then(Value::as_str) == Some("pad");
-    let config = original::hub_config(config, &tower_config, &path)?;
     Ok(Source {
-        config: parse_config(&config, &path)?,
+        config: parse_original_config(config, &tower_config, &path)?,
         checkpoint,
         layout: Layout::Original,
         companions,

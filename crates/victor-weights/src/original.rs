@@ -2,9 +2,23 @@
 //!
 //! Source: `llava/model/llava_arch.py` and `multimodal_encoder/builder.py`.
 
-use crate::WeightsError;
+use crate::{WeightsError, parse_config};
 use serde_json::{Map, Value, json};
 use std::path::Path;
+use victor_model::VlmConfig;
+
+/// Reads a parsed config of the original LLaVA's with that of its vision tower; `path` is named in
+/// errors.
+///
+/// # Errors
+/// If the two describe a model this engine does not build.
+pub fn parse_original_config(
+    original: &Value,
+    tower: &Value,
+    path: &Path,
+) -> Result<VlmConfig, WeightsError> {
+    parse_config(&hub_config(original, tower, path)?, path)
+}
 
 /// Whether a config is the original LLaVA's.
 pub(crate) fn is_original(config: &Value) -> bool {
@@ -26,11 +40,7 @@ pub(crate) fn tower_name<'a>(config: &'a Value, path: &Path) -> Result<&'a str, 
 ///
 /// # Errors
 /// If a field has a value that no tower or projector of ours has.
-pub(crate) fn hub_config(
-    original: &Value,
-    tower: &Value,
-    path: &Path,
-) -> Result<Value, WeightsError> {
+fn hub_config(original: &Value, tower: &Value, path: &Path) -> Result<Value, WeightsError> {
     let fields = original.as_object();
     let text = |field: &str| original.get(field).and_then(Value::as_str);
     let error = |field: &str, found: &str, expected: &str| WeightsError::Config {

@@ -13,6 +13,9 @@ pub(crate) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
+    /// The largest width and count, but for vocabularies, contexts and layers.
+    pub(crate) const LARGEST: usize = 1 << 18;
+
     pub(crate) fn new(
         path: &'a Path,
         name: &'static str,
@@ -103,7 +106,7 @@ impl<'a> Section<'a> {
         let largest = match field {
             "vocab_size" | "max_position_embeddings" => 1 << 28,
             "num_hidden_layers" => 1 << 10,
-            _ => 1 << 18,
+            _ => Self::LARGEST as i64,
         };
         if !(0..=largest).contains(&value) {
             return Err(self.error(field, "a count"));

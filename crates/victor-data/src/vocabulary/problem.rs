@@ -94,7 +94,14 @@ pub enum VocabularyProblem {
         /// The longest that is read.
         limit: usize,
     },
-
+    /// Pieces can be put together in more ways than those of any real vocabulary.
+    #[error("more than {limit} merges make {count} pieces; the file is damaged")]
+    TooManyMerges {
+        /// How many pieces there are.
+        count: usize,
+        /// The most merges that are listed.
+        limit: usize,
+    },
     /// A `tokenizer.model` is larger than any real one.
     #[error(
         "a SentencePiece model of {length} bytes, the limit is {limit}; this is another kind of file"

@@ -15,6 +15,8 @@ use super::{
 const SPACE: &str = "\u{2581}";
 /// The longest piece that is merged, in bytes; Llama-2's longest has 48.
 const MAX_PIECE: usize = 512;
+/// In how many ways a piece can be put together, on average; Llama-2's have two.
+const MOST_MERGES_A_PIECE: usize = 16;
 
 /// Builds the tokenizer without its special tokens. Only called for SentencePiece vocabularies.
 pub(super) fn build(vocabulary: &Vocabulary, ids: Vocab) -> Result<Tokenizer, VocabularyProblem> {
@@ -71,6 +73,7 @@ fn merges(
         .map(|(id, token)| (token.as_str(), id))
         .collect();
 
+    let most = MOST_MERGES_A_PIECE * vocabulary.tokens.len() + MAX_PIECE;
     let mut found = Vec::new();
     for (id, (token, &score)) in vocabulary.tokens.iter().zip(scores).enumerate() {
         if token.len() > MAX_PIECE {
@@ -91,6 +94,10 @@ fn merges(
                 let right_characters = characters - left_characters;
                 let order = (left_characters, right_characters);
                 found.push((score, order, (id, left_id, right_id), (left, right)));
+                if found.len() > most {
+                    let count = vocabulary.tokens.len();
+                    return Err(VocabularyProblem::TooManyMerges { count, limit: most });
+                }
             }
         }
     }

@@ -266,3 +266,16 @@ proptest! {
         prop_assert_eq!(tokenizer.decode(&ids, false).expect("decodes"), text);
     }
 }
+
+/// A hundred runs of one letter have 4950 merges: of 16 MB of such pieces gigabytes would be made.
+#[test]
+fn pieces_that_multiply_are_refused() {
+    let tokens = (1..=100).map(|length| "a".repeat(length)).collect();
+    let mut vocabulary = Vocabulary::sentence_piece(tokens, vec![0.0; 100]);
+    vocabulary.unk = Some(0);
+    let error = Tokenizer::from_vocabulary(vocabulary, "runs").expect_err("too many");
+    assert!(
+        error.to_string().contains("merges make 100 pieces"),
+        "{error}"
+    );
+}

@@ -46,13 +46,14 @@ fn read(file: &GgufFile) -> Result<TextConfig, GgufError> {
         tie_word_embeddings: !has("output.weight"),
         rope: rope(file, &keys, head_dim)?,
     };
-    // The count is believed only if its last layer is there: a model of that many is built before its
-    // tensors are looked for.
-    let last = config.num_hidden_layers - 1;
-    file.required(&format!("blk.{last}.attn_norm.weight"))?;
     if embedding.shape.len() != 2 || embedding.shape[1] != hidden_size {
         return Err(keys.wrong("embedding_length", "the width of `token_embd.weight`"));
     }
+    // A count that the file does not bear out would be believed wherever layers are listed.
+    file.required(&format!(
+        "blk.{}.attn_norm.weight",
+        config.num_hidden_layers - 1
+    ))?;
     if !heads.is_multiple_of(kv_heads) {
         return Err(keys.wrong("attention.head_count_kv", "a divisor of the head count"));
     }
@@ -367,6 +368,10 @@ mod tests {
                 "`llama.attention.head_count` is `0`",
             ),
             (llama().without("llama.block_count"), "is missing"),
+            (
+                llama().u32("llama.block_count", 1 << 28),
+                "no tensor `blk.268435455.attn_norm.weight`",
+            ),
             (
                 llama().remove_tensor("token_embd.weight"),
                 "no tensor `token_embd.weight`",

@@ -94,6 +94,8 @@ pub fn tensors(file: &GgufFile) -> Result<BTreeMap<String, GgufTensor<'_>>, Weig
 
 fn collect(file: &GgufFile) -> Result<BTreeMap<String, GgufTensor<'_>>, GgufError> {
     let heads = interleaved_heads(file)?;
+    let width = file.metadata().natural("clip.vision.embedding_length");
+    let width = width.ok().flatten().map(|width| width as usize);
     let mut tensors = BTreeMap::new();
     for name in file
         .tensor_names()
@@ -112,7 +114,7 @@ fn collect(file: &GgufFile) -> Result<BTreeMap<String, GgufTensor<'_>>, GgufErro
                 what: "q, k and v in one tensor",
             });
         }
-        let ours = match swapped(file, name) {
+        let ours = match swapped(file, name, width) {
             Some(other) => canonical(&other),
             None => canonical(name),
         };
@@ -146,11 +148,10 @@ fn interleaved_heads(file: &GgufFile) -> Result<Option<(usize, usize)>, GgufErro
 /// layer `ffn_down` and the second `ffn_up`.
 ///
 /// Old files are told by `ffn_down` taking as many inputs as the tower is wide, as in llama.cpp.
-fn swapped(file: &GgufFile, name: &str) -> Option<String> {
+fn swapped(file: &GgufFile, name: &str, width: Option<usize>) -> Option<String> {
     let layer = name.strip_prefix("v.blk.")?.split('.').next()?;
     let down = file.tensor(&format!("v.blk.{layer}.ffn_down.weight"))?;
-    let width = file.metadata().natural("clip.vision.embedding_length");
-    if down.shape.last().copied() != width.ok()?.map(|width| width as usize) {
+    if down.shape.last().copied() != width {
         return None;
     }
     if name.contains(".ffn_down.") {

@@ -9,6 +9,11 @@ use std::collections::BTreeMap;
 /// A value's index.
 pub(super) type Id = usize;
 
+/// The longest text that is kept, in bytes: names are shorter.
+const LONGEST: usize = 512;
+/// More instructions than the state dict of any model: a tensor takes about forty.
+const MOST_INSTRUCTIONS: usize = 1 << 22;
+
 /// What a pickle builds.
 #[derive(Debug)]
 pub(super) enum Value {
@@ -58,7 +63,6 @@ impl Heap {
 
     /// A text that is short enough to be a name.
     pub(super) fn name(&self, id: Id) -> Option<&str> {
-        const LONGEST: usize = 512;
         match self.get(id) {
             Value::Text(text) if text.len() <= LONGEST => Some(text),
             _ => None,
@@ -102,12 +106,20 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Heap, Id, usize), PytorchError> {
         marks: Vec::new(),
         memo: BTreeMap::new(),
     };
-    let root = loop {
+    for _ in 0..MOST_INSTRUCTIONS {
         if let Some(root) = machine.step()? {
-            break root;
+            return Ok((machine.heap, root, machine.at));
         }
-    };
-    Ok((machine.heap, root, machine.at))
+    }
+    Err(machine.error("an end, after four million instructions"))
+}
+
+/// A text; one that is too long to be a name is kept as nothing.
+fn text(bytes: &[u8]) -> Value {
+    match bytes.len() {
+        ..=LONGEST => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
+        _ => Value::Nothing,
+    }
 }
 
 struct Machine<'a> {
@@ -152,8 +164,7 @@ impl Machine<'_> {
             b'U' => self.text(1)?,
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                let module = self.heap.add(Value::Text(module));
-                let name = self.heap.add(Value::Text(name));
+                let (module, name) = (self.heap.add(module), self.heap.add(name));
                 self.push(Value::Global(module, name));
             }
             0x93 => self.stack_global()?,
@@ -246,16 +257,16 @@ impl Machine<'_> {
 
     fn text(&mut self, length_size: usize) -> Result<(), PytorchError> {
         let length = self.length(length_size)?;
-        let text = String::from_utf8_lossy(self.take(length)?).into_owned();
-        self.push(Value::Text(text));
+        let text = text(self.take(length)?);
+        self.push(text);
         Ok(())
     }
 
-    fn line(&mut self) -> Result<String, PytorchError> {
+    fn line(&mut self) -> Result<Value, PytorchError> {
         let rest = &self.bytes[self.at..];
         let end = rest.iter().position(|byte| *byte == b'\n');
         let end = end.ok_or(PytorchError::CutOff { at: self.at })?;
-        let line = String::from_utf8_lossy(&rest[..end]).into_owned();
+        let line = text(&rest[..end]);
         self.at += end + 1;
         Ok(line)
     }

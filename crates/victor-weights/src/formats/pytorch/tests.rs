@@ -89,3 +89,11 @@ fn references_are_not_copied() {
     let (_, _, length) = pickle::read(&pickle).expect("nested tuples");
     assert_eq!(length, pickle.len());
 }
+
+/// Forty bytes for each of the file's, were there no end to it.
+#[test]
+fn a_pickle_without_end_is_refused() {
+    let endless = vec![b'N'; 1 << 23];
+    let error = pickle::read(&endless).expect_err("no end");
+    assert!(error.to_string().contains("an end"), "{error}");
+}
